@@ -10,11 +10,12 @@ mod reply;
 mod service;
 
 pub use mutation::{
-    AclChange, AclMode, AclSubject, AppendMessage, BodySource, Delivery, FlagChange, FlagMode, MetadataEntry, Mutation, QuotaLimits, SpecialUse,
+    AclChange, AclMode, AclSubject, AppendMessage, BodySource, Delivery, FlagChange, FlagMode, MetadataEntry, Mutation, QuotaLimits,
+    SpecialUse,
 };
 pub use read::{
-    FetchItems, FetchRequest, HeaderMatch, ListPattern, ListRequest, MailboxRef, SearchDate, SearchKey, SearchRequest, Section, SectionKind,
-    SelectRequest, StatusRequest,
+    FetchItems, FetchRequest, HeaderMatch, ListPattern, ListRequest, MailboxRef, SearchDate, SearchKey, SearchRequest, Section,
+    SectionKind, SelectRequest, StatusRequest,
 };
 pub use reply::{
     Delta, FetchPage, FetchRow, FlagRow, ListRow, PartData, PartResult, QuotaUsage, Rejection, Reply, SearchPage, Selected, StatusData,

@@ -2,7 +2,9 @@
 
 use crate::bytes_serde::BytesField;
 use crate::{QuotaLimits, SpecialUse};
-use parliament_ids::{BodyHash, DateTime, EmailId, Keyword, MailboxId, MailboxName, ModSeq, Rights, SystemFlags, ThreadId, Uid, UidSet, UidValidity};
+use parliament_ids::{
+    BodyHash, DateTime, EmailId, Keyword, MailboxId, MailboxName, ModSeq, Rights, SystemFlags, ThreadId, Uid, UidSet, UidValidity,
+};
 use serde::{Deserialize, Serialize};
 
 /// A reply to a request that was carried out. Those of mutations are kept with the session's record, so they stay small.

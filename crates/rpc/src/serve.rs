@@ -1,0 +1,248 @@
+//! The server side: accepts, tells links from gRPC, hands requests to the node.
+
+use crate::frame::{Frame, PREFACE};
+use crate::link::{fill, write_frames};
+use crate::stream::{PeerStream, PeerTls, Prefixed};
+use crate::{LinkError, Method, grpc, v1};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Append messages of one group that wait for their turn; a sender with more unanswered ones breaks its contract.
+const APPENDS_PER_GROUP_MAX: usize = 256;
+/// Requests of one link under way; further ones wait in the socket.
+const REQUESTS_PER_LINK_MAX: usize = 4096;
+/// Answers waiting for the socket.
+const ANSWERS_MAX: usize = 8192;
+/// How long a new connection may take to say what it is.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections to the peer port at once.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// What a node does with its peers' messages.
+#[async_trait]
+pub trait PeerHandler: Send + Sync + 'static {
+    /// True when this peer and boot may speak here (same cluster, known node, boot not older than seen).
+    fn admits(&self, cluster: [u8; 16], node: NodeId, boot: Boot) -> bool;
+    /// One append message; calls for one group come one after the other, groups run side by side.
+    async fn append(&self, from: NodeId, group: GroupId, payload: Bytes) -> Result<Bytes, String>;
+    /// A body that a later append message may name. Must not block.
+    fn body(&self, from: NodeId, hash: BodyHash, payload: Bytes);
+    /// A request.
+    async fn request(&self, from: NodeId, method: Method, payload: Bytes) -> Result<Bytes, String>;
+    /// Who this node is.
+    async fn hello(&self) -> v1::HelloReply;
+    /// Become a member of a cluster.
+    async fn adopt(&self, request: v1::AdoptRequest) -> v1::AdoptReply;
+    /// Votes and leader transfers; see the sender for kinds.
+    async fn raft(&self, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String>;
+    /// A promise of support.
+    async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply;
+    /// A withdrawal of support.
+    async fn withdraw(&self, node: NodeId, boot: Boot) -> v1::WithdrawReply;
+    /// A whole snapshot file has arrived at `path`.
+    async fn snapshot(&self, group: GroupId, head: Bytes, path: PathBuf) -> Result<Bytes, String>;
+    /// Where snapshot files are received.
+    fn snapshot_dir(&self) -> PathBuf;
+    /// A body, whole, if it is here and sound.
+    async fn fetch_body(&self, hash: BodyHash) -> Option<Bytes>;
+    /// A large body; durable here when this returns true.
+    async fn store_body(&self, hash: BodyHash, bytes: Bytes) -> bool;
+}
+
+/// Carries out operators' commands.
+#[async_trait]
+pub trait AdminHandler: Send + Sync + 'static {
+    /// One verb with its document; an error is the document `{code, message, hint, exit}`.
+    async fn call(&self, verb: String, json: Bytes) -> Result<Bytes, Bytes>;
+}
+
+/// The node's peer port.
+pub struct Server {
+    /// The handler of peers.
+    pub peers: Arc<dyn PeerHandler>,
+    /// The handler of operators; on the peer port it is offered over mutual TLS, and in plain only on loopback.
+    pub admin: Arc<dyn AdminHandler>,
+    /// Mutual TLS; `None` only on loopback.
+    pub tls: Option<PeerTls>,
+}
+
+impl Server {
+    /// Accepts until dropped.
+    ///
+    /// # Errors
+    /// When the gRPC server cannot run.
+    pub async fn run(self, listener: TcpListener) -> io::Result<()> {
+        let (grpc, accepted) = mpsc::channel::<io::Result<Prefixed>>(16);
+        let admitted = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (peers, tls) = (self.peers.clone(), self.tls.clone());
+        let accepting = async move {
+            loop {
+                let (tcp, _) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "accept on the peer port");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                };
+                let Ok(permit) = admitted.clone().try_acquire_owned() else { continue };
+                let (peers, tls, grpc) = (peers.clone(), tls.clone(), grpc.clone());
+                tokio::spawn(async move {
+                    let sniffed = tokio::time::timeout(PREFACE_TIMEOUT, sniff(PeerStream::accept(tcp, tls.as_ref()))).await;
+                    match sniffed {
+                        Ok(Ok(Spoken::Link(stream))) => {
+                            if let Err(end) = serve_link(stream, peers).await {
+                                tracing::debug!(%end, "link from a peer ended");
+                            }
+                            drop(permit);
+                        }
+                        // The gRPC server owns the connection from here; its own keep-alive ends dead ones.
+                        Ok(Ok(Spoken::Grpc(stream))) => drop(grpc.send(Ok(stream)).await),
+                        Ok(Err(error)) => tracing::debug!(%error, "connection on the peer port"),
+                        Err(_) => tracing::debug!("a connection on the peer port said nothing"),
+                    }
+                });
+            }
+        };
+        let serving = grpc::server(self.peers, self.admin).serve_with_incoming(ReceiverStream::new(accepted));
+        tokio::select! {
+            () = accepting => Ok(()),
+            end = serving => end.map_err(io::Error::other),
+        }
+    }
+}
+
+/// Serves operators' commands on the unix socket at `path` (mode 0600, replaced if it exists) until dropped.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve_admin_socket(path: PathBuf, admin: Arc<dyn AdminHandler>) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let (sender, accepted) = mpsc::channel::<io::Result<Prefixed>>(16);
+    let accepting = async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if sender.send(Ok(Prefixed { prefix: Vec::new(), stream: PeerStream::Unix(stream) })).await.is_err() {
+                break;
+            }
+        }
+    };
+    let serving = grpc::admin_server(admin).serve_with_incoming(ReceiverStream::new(accepted));
+    tokio::select! {
+        () = accepting => Ok(()),
+        end = serving => end.map_err(io::Error::other),
+    }
+}
+
+enum Spoken {
+    Link(PeerStream),
+    Grpc(Prefixed),
+}
+
+async fn sniff(stream: impl Future<Output = io::Result<PeerStream>>) -> io::Result<Spoken> {
+    let mut stream = stream.await?;
+    let mut prefix = vec![0; PREFACE.len()];
+    stream.read_exact(&mut prefix).await?;
+    Ok(if prefix == PREFACE { Spoken::Link(stream) } else { Spoken::Grpc(Prefixed { prefix, stream }) })
+}
+
+async fn serve_link(mut stream: PeerStream, peers: Arc<dyn PeerHandler>) -> Result<(), LinkError> {
+    let broke = |e: io::Error| LinkError::Unreachable(e.to_string());
+    let mut cluster = [0; 16];
+    tokio::time::timeout(PREFACE_TIMEOUT, stream.read_exact(&mut cluster)).await.map_err(|_| LinkError::TimedOut)?.map_err(broke)?;
+    let from = NodeId(stream.read_u64_le().await.map_err(broke)?);
+    let boot = Boot(stream.read_u64_le().await.map_err(broke)?);
+    let admitted = peers.admits(cluster, from, boot);
+    stream.write_u8(u8::from(admitted)).await.map_err(broke)?;
+    if !admitted {
+        return Err(LinkError::Protocol("a stranger's link"));
+    }
+    let (mut read, mut write) = tokio::io::split(stream);
+    let (answers, mut queued) = mpsc::channel(ANSWERS_MAX);
+    let reading = async {
+        let mut link = Incoming { from, peers, answers, groups: HashMap::new(), requests: Arc::new(Semaphore::new(REQUESTS_PER_LINK_MAX)) };
+        let mut buffer = BytesMut::with_capacity(64 * 1024);
+        loop {
+            while let Some(frame) = Frame::decode(&mut buffer)? {
+                link.take(frame).await?;
+            }
+            fill(&mut read, &mut buffer).await?;
+        }
+    };
+    tokio::select! {
+        end = reading => end,
+        end = write_frames(&mut queued, &mut write) => end,
+    }
+}
+
+struct Incoming {
+    from: NodeId,
+    peers: Arc<dyn PeerHandler>,
+    answers: mpsc::Sender<Frame>,
+    groups: HashMap<GroupId, mpsc::Sender<(u32, Bytes)>>,
+    requests: Arc<Semaphore>,
+}
+
+impl Incoming {
+    async fn take(&mut self, frame: Frame) -> Result<(), LinkError> {
+        match frame {
+            Frame::Append { group, stream, payload } => {
+                let lane = self.groups.entry(group).or_insert_with(|| lane(self.from, group, self.peers.clone(), self.answers.clone()));
+                // Waiting here would hold up every other group, so a sender beyond its window loses the link instead.
+                lane.try_send((stream, payload)).map_err(|_| LinkError::Protocol("append window exceeded"))
+            }
+            Frame::Body { hash, payload } => {
+                self.peers.body(self.from, hash, payload);
+                Ok(())
+            }
+            Frame::Request { id, method, payload } => {
+                let permit = self.requests.clone().acquire_owned().await.map_err(|_| LinkError::Busy)?;
+                let (from, peers, answers) = (self.from, self.peers.clone(), self.answers.clone());
+                tokio::spawn(async move {
+                    let answer = match Method::from_u8(method) {
+                        Some(method) => peers.request(from, method, payload).await,
+                        None => Err(format!("unknown method {method}")),
+                    };
+                    let (failed, payload) = answer.map_or_else(|reason| (true, Bytes::from(reason)), |payload| (false, payload));
+                    let _ = answers.send(Frame::Reply { id, failed, payload }).await;
+                    drop(permit);
+                });
+                Ok(())
+            }
+            Frame::AppendReply { .. } | Frame::Reply { .. } => Err(LinkError::Protocol("a server's frame from a client")),
+        }
+    }
+}
+
+/// The task that handles one group's append messages in order.
+fn lane(from: NodeId, group: GroupId, peers: Arc<dyn PeerHandler>, answers: mpsc::Sender<Frame>) -> mpsc::Sender<(u32, Bytes)> {
+    let (sender, mut messages) = mpsc::channel::<(u32, Bytes)>(APPENDS_PER_GROUP_MAX);
+    tokio::spawn(async move {
+        while let Some((stream, payload)) = messages.recv().await {
+            match peers.append(from, group, payload).await {
+                Ok(payload) => {
+                    if answers.send(Frame::AppendReply { group, stream, payload }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(reason) => tracing::debug!(%group, %reason, "append refused"),
+            }
+        }
+    });
+    sender
+}
