@@ -112,7 +112,11 @@ impl Tables for Overlay<'_> {
         loop {
             let base = self.base.last(from, &upper)?;
             let floor = base.as_ref().map_or(from, |(k, _)| k.as_slice());
-            let newer = self.writes.range::<[u8], _>((Bound::Included(floor), Bound::Excluded(upper.as_slice()))).rev().find_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone())));
+            let newer = self
+                .writes
+                .range::<[u8], _>((Bound::Included(floor), Bound::Excluded(upper.as_slice())))
+                .rev()
+                .find_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone())));
             if newer.is_some() {
                 return Ok(newer);
             }
