@@ -1,0 +1,185 @@
+//! The checked configuration, as the daemon uses it. What each field means stands in the table of settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A checked configuration. Fields bear the names of the settings; `parliament config explain` tells of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[cluster]`
+    pub cluster: Cluster,
+    /// `[node]`
+    pub node: Node,
+    /// `[tls.cluster]`; `None` only when peers listen on loopback.
+    pub tls_cluster: Option<ClusterTls>,
+    /// `[tls.mail]`; `None` only when nothing listens with TLS.
+    pub tls_mail: Option<MailTls>,
+    /// `[imap]`
+    pub imap: Imap,
+    /// `[pop3]`
+    pub pop3: Pop3,
+    /// `[lmtp]`
+    pub lmtp: Lmtp,
+    /// `[http] listen`
+    pub http_listen: Vec<SocketAddr>,
+    /// `[peer] listen`
+    pub peer_listen: SocketAddr,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[storage]`
+    pub storage: Storage,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// `cluster.name`
+    pub name: String,
+    /// `cluster.seeds`
+    pub seeds: Vec<String>,
+    /// `cluster.groups`
+    pub groups: u32,
+    /// `cluster.replication`: 1, 3, 5 or 7.
+    pub replication: u8,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `node.name`
+    pub name: String,
+    /// `node.zone`
+    pub zone: String,
+    /// `node.data_dir`
+    pub data_dir: PathBuf,
+    /// `node.advertise`, `HOST:PORT`.
+    pub advertise: String,
+}
+
+/// `[tls.cluster]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterTls {
+    /// `tls.cluster.ca`
+    pub ca: PathBuf,
+    /// `tls.cluster.cert`
+    pub cert: PathBuf,
+    /// `tls.cluster.key_file`
+    pub key_file: PathBuf,
+}
+
+/// `[tls.mail]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailTls {
+    /// `tls.mail.cert`
+    pub cert: PathBuf,
+    /// `tls.mail.key_file`
+    pub key_file: PathBuf,
+}
+
+/// `[imap]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imap {
+    /// `imap.listen`
+    pub listen: Vec<SocketAddr>,
+    /// `imap.listen_tls`
+    pub listen_tls: Vec<SocketAddr>,
+    /// `imap.idle_keepalive`
+    pub idle_keepalive: Duration,
+    /// `imap.idle_timeout`
+    pub idle_timeout: Duration,
+}
+
+/// `[pop3]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pop3 {
+    /// `pop3.listen`
+    pub listen: Vec<SocketAddr>,
+    /// `pop3.listen_tls`
+    pub listen_tls: Vec<SocketAddr>,
+    /// `pop3.idle_timeout`
+    pub idle_timeout: Duration,
+}
+
+/// `[lmtp]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lmtp {
+    /// `lmtp.listen`
+    pub listen: Vec<SocketAddr>,
+    /// `lmtp.add_headers`
+    pub add_headers: bool,
+    /// `lmtp.recipient_delimiter`
+    pub recipient_delimiter: Option<char>,
+}
+
+/// Who knows accounts and passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthDriver {
+    /// The cluster's own accounts.
+    Internal,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// `auth.driver`
+    pub driver: AuthDriver,
+    /// `auth.default_domain`, in lower case.
+    pub default_domain: Option<String>,
+    /// `auth.plaintext_on_loopback`
+    pub plaintext_on_loopback: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.message_bytes`
+    pub message_bytes: u64,
+    /// `limits.connections`
+    pub connections: usize,
+    /// `limits.connections_per_user_and_address`
+    pub connections_per_user_and_address: usize,
+    /// `limits.spool_bytes`
+    pub spool_bytes: u64,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// `storage.segment_bytes`
+    pub segment_bytes: u64,
+    /// `storage.cache_bytes`
+    pub cache_bytes: u64,
+    /// `storage.snapshot_entries`
+    pub snapshot_entries: u64,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `log.format`
+    pub format: LogFormat,
+    /// `log.filter`, in tracing-subscriber's syntax.
+    pub filter: String,
+}
+
+impl Config {
+    /// The unix socket for admin commands: `<data_dir>/admin.sock`, mode 0600.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.node.data_dir.join("admin.sock")
+    }
+}
