@@ -1,1 +1,13 @@
-//! See ARCHITECTURE.md.
+//! The state machine of group 0: nodes, placement of groups, settings, accounts with their credentials, and the directory
+//! that says which group holds which user. Pure, over the same storage port as the groups of users.
+
+mod account;
+mod apply;
+mod command;
+mod node;
+mod record;
+
+pub use account::{AccountName, AccountRecord, NameRefused, account, account_named, accounts, group_of};
+pub use apply::{Applied, Refused, Reply, apply};
+pub use command::{Command, NewAccount};
+pub use node::{ClusterRecord, NodeRecord, Placement, cluster, node, nodes, placement};

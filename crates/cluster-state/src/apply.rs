@@ -1,0 +1,261 @@
+//! Applying one command: decided on what the tables say, written as one batch by the caller.
+
+use crate::account::{AccountName, AccountRecord, account, account_named, group_of};
+use crate::command::{Command, NewAccount};
+use crate::node::{ClusterRecord, NodeRecord, Placement, cluster, node};
+use crate::record::{self, get, key, put};
+use parliament_ids::{AccountId, Boot, NodeId};
+use parliament_mailbox_state::{Overlay, TableFault};
+use serde::{Deserialize, Serialize};
+
+/// What a command of group 0 came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// The accounts made, and the names that were taken or bad.
+    Added {
+        /// Name and id of each account, in the order given.
+        made: Vec<(String, AccountId)>,
+        /// Names that were not made.
+        taken: Vec<String>,
+    },
+}
+
+/// Why a command of group 0 was refused; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is a cluster already.
+    AlreadyFormed,
+    /// There is no cluster yet.
+    NotFormed,
+    /// The node is unknown.
+    NoSuchNode,
+    /// The node's boot is not newer than the last one seen, or its disk is another one.
+    StaleNode {
+        /// The last boot seen.
+        last: Boot,
+    },
+    /// The account does not exist.
+    NoSuchAccount,
+    /// A bound of the command was broken.
+    Limit,
+}
+
+/// A command's result.
+pub type Applied = Result<Reply, Refused>;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counters {
+    next_account: u64,
+}
+
+/// Settings are names and short values.
+const SETTING_BYTES_MAX: usize = 1024;
+
+/// Applies one command. The same commands in the same order give the same tables everywhere.
+///
+/// # Errors
+/// [`TableFault`] when this replica's tables are damaged; it must stop.
+pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, TableFault> {
+    if let Command::Form { cluster, nodes, placement } = command {
+        return form(tables, cluster, nodes, placement);
+    }
+    let Some(formed) = cluster(tables)? else { return Ok(Err(Refused::NotFormed)) };
+    match command {
+        Command::Form { .. } => Ok(Err(Refused::AlreadyFormed)),
+        Command::NodeStarted { node, boot, disk, peer_address, imap_address } => {
+            node_started(tables, *node, *boot, disk, peer_address, imap_address)
+        }
+        Command::AddAccounts { accounts, time } => add_accounts(tables, &formed, accounts, *time),
+        Command::SetCredential { account: id, credential } => {
+            let Some(mut row) = account(tables, *id)? else { return Ok(Err(Refused::NoSuchAccount)) };
+            credential.clone_into(&mut row.credential);
+            row.credential_version += 1;
+            put(tables, key(record::ACCOUNT, &id.0.to_be_bytes()), &row)?;
+            Ok(Ok(Reply::Done))
+        }
+        Command::DeleteAccount { account: id, uid_validity_floor } => delete_account(tables, *id, *uid_validity_floor),
+        Command::SetSetting { key: name, value } => {
+            if name.is_empty() || name.len() + value.len() > SETTING_BYTES_MAX {
+                return Ok(Err(Refused::Limit));
+            }
+            let key = key(record::SETTING, name.as_bytes());
+            if value.is_empty() {
+                tables.delete(key)
+            } else {
+                put(tables, key, value)?
+            }
+            Ok(Ok(Reply::Done))
+        }
+    }
+}
+
+fn form(tables: &mut Overlay<'_>, formed: &ClusterRecord, nodes: &[NodeRecord], placement: &[Placement]) -> Result<Applied, TableFault> {
+    if cluster(tables)?.is_some() {
+        return Ok(Err(Refused::AlreadyFormed));
+    }
+    put(tables, vec![record::CLUSTER], formed)?;
+    for row in nodes {
+        put(tables, key(record::NODE, &row.id.0.to_be_bytes()), row)?;
+    }
+    for row in placement {
+        put(tables, key(record::PLACEMENT, &row.group.0.to_be_bytes()), row)?;
+    }
+    Ok(Ok(Reply::Done))
+}
+
+fn node_started(
+    tables: &mut Overlay<'_>,
+    id: NodeId,
+    boot: Boot,
+    disk: &[u8; 16],
+    peer_address: &str,
+    imap_address: &str,
+) -> Result<Applied, TableFault> {
+    let Some(mut row) = node(tables, id)? else { return Ok(Err(Refused::NoSuchNode)) };
+    if row.disk != *disk || boot <= row.boot {
+        return Ok(Err(Refused::StaleNode { last: row.boot }));
+    }
+    row.boot = boot;
+    peer_address.clone_into(&mut row.peer_address);
+    imap_address.clone_into(&mut row.imap_address);
+    put(tables, key(record::NODE, &id.0.to_be_bytes()), &row)?;
+    Ok(Ok(Reply::Done))
+}
+
+fn add_accounts(tables: &mut Overlay<'_>, formed: &ClusterRecord, new: &[NewAccount], time: i64) -> Result<Applied, TableFault> {
+    if new.len() > NewAccount::BATCH_MAX {
+        return Ok(Err(Refused::Limit));
+    }
+    let mut counters: Counters = get(tables, &[record::COUNTERS])?.unwrap_or_default();
+    let (mut made, mut taken) = (Vec::new(), Vec::new());
+    for wanted in new {
+        let Ok(name) = AccountName::login(&wanted.name, "") else {
+            taken.push(wanted.name.clone());
+            continue;
+        };
+        if account_named(tables, &name)?.is_some() {
+            taken.push(wanted.name.clone());
+            continue;
+        }
+        counters.next_account += 1;
+        let id = AccountId(counters.next_account);
+        let floor: Option<u32> = get(tables, &key(record::FLOOR, name.as_str().as_bytes()))?;
+        let row = AccountRecord {
+            id,
+            name: name.as_str().to_owned(),
+            credential: wanted.credential.clone(),
+            credential_version: 1,
+            group: group_of(id, formed.groups),
+            uid_validity_floor: floor.unwrap_or(0),
+            created: time,
+        };
+        put(tables, key(record::ACCOUNT, &id.0.to_be_bytes()), &row)?;
+        put(tables, key(record::NAME, name.as_str().as_bytes()), &id)?;
+        made.push((row.name, id));
+    }
+    put(tables, vec![record::COUNTERS], &counters)?;
+    Ok(Ok(Reply::Added { made, taken }))
+}
+
+fn delete_account(tables: &mut Overlay<'_>, id: AccountId, uid_validity_floor: u32) -> Result<Applied, TableFault> {
+    let Some(row) = account(tables, id)? else { return Ok(Err(Refused::NoSuchAccount)) };
+    let floor_key = key(record::FLOOR, row.name.as_bytes());
+    let floor: Option<u32> = get(tables, &floor_key)?;
+    put(tables, floor_key, &floor.unwrap_or(0).max(uid_validity_floor).max(row.uid_validity_floor))?;
+    tables.delete(key(record::ACCOUNT, &id.0.to_be_bytes()));
+    tables.delete(key(record::NAME, row.name.as_bytes()));
+    Ok(Ok(Reply::Done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{accounts, nodes, placement};
+    use parliament_ids::GroupId;
+    use parliament_mailbox_state::MemoryTables;
+
+    struct Machine(MemoryTables);
+    impl Machine {
+        fn formed() -> Self {
+            let mut machine = Self(MemoryTables::new());
+            let cluster = ClusterRecord { id: [7; 16], name: "demo".into(), groups: 8 };
+            let row = |id| NodeRecord {
+                id: NodeId(id),
+                name: format!("n{id}"),
+                zone: String::new(),
+                disk: [id as u8; 16],
+                boot: Boot(1),
+                peer_address: "a".into(),
+                imap_address: String::new(),
+            };
+            let placement = vec![Placement { group: GroupId(0), voters: vec![NodeId(1), NodeId(2)] }];
+            let form = Command::Form { cluster, nodes: vec![row(1), row(2)], placement };
+            assert_eq!(machine.run(&form), Ok(Reply::Done));
+            assert_eq!(machine.run(&form), Err(Refused::AlreadyFormed));
+            machine
+        }
+        fn run(&mut self, command: &Command) -> Applied {
+            let mut overlay = Overlay::new(&self.0);
+            let applied = apply(&mut overlay, command).unwrap();
+            let writes = overlay.into_writes();
+            assert!(applied.is_ok() || writes.is_empty(), "a refused command changes nothing");
+            self.0.commit(writes);
+            applied
+        }
+        fn add(&mut self, names: &[&str]) -> Applied {
+            let accounts = names.iter().map(|n| NewAccount { name: (*n).into(), credential: "{X}y".into() }).collect();
+            self.run(&Command::AddAccounts { accounts, time: 5 })
+        }
+    }
+
+    #[test]
+    fn nothing_before_the_cluster_is_formed() {
+        let mut machine = Machine(MemoryTables::new());
+        assert_eq!(machine.add(&["a@b"]), Err(Refused::NotFormed));
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_an_id_is_never_reused() {
+        let mut machine = Machine::formed();
+        let made = machine.add(&["ann@x", "bob@x", "ANN@x", "bad name@x"]).unwrap();
+        let Reply::Added { made, taken } = made else { panic!("{made:?}") };
+        assert_eq!(made, [("ann@x".to_owned(), AccountId(1)), ("bob@x".to_owned(), AccountId(2))]);
+        assert_eq!(taken, ["ANN@x", "bad name@x"]);
+        machine.run(&Command::DeleteAccount { account: AccountId(2), uid_validity_floor: 900 }).unwrap();
+        machine.add(&["bob@x"]).unwrap();
+        let name = AccountName::login("bob@x", "").unwrap();
+        let again = account_named(&machine.0, &name).unwrap().unwrap();
+        assert_eq!((again.id, again.uid_validity_floor), (AccountId(3), 900));
+        assert_eq!(accounts(&machine.0, AccountId(0), 10).unwrap().len(), 2);
+        assert_eq!(accounts(&machine.0, AccountId(2), 1).unwrap()[0].id, AccountId(3));
+    }
+
+    #[test]
+    fn a_boot_only_rises_and_a_disk_never_changes() {
+        let mut machine = Machine::formed();
+        let start = |boot, disk| Command::NodeStarted {
+            node: NodeId(1),
+            boot: Boot(boot),
+            disk,
+            peer_address: "b".into(),
+            imap_address: "c".into(),
+        };
+        assert_eq!(machine.run(&start(1, [1; 16])), Err(Refused::StaleNode { last: Boot(1) }));
+        assert_eq!(machine.run(&start(2, [9; 16])), Err(Refused::StaleNode { last: Boot(1) }));
+        assert_eq!(machine.run(&start(2, [1; 16])), Ok(Reply::Done));
+        assert_eq!(node(&machine.0, NodeId(1)).unwrap().unwrap().peer_address, "b");
+        assert_eq!(nodes(&machine.0).unwrap().len(), 2);
+        assert_eq!(placement(&machine.0).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_new_credential_ends_cached_verifications() {
+        let mut machine = Machine::formed();
+        machine.add(&["ann@x"]).unwrap();
+        machine.run(&Command::SetCredential { account: AccountId(1), credential: "{Y}z".into() }).unwrap();
+        let row = account(&machine.0, AccountId(1)).unwrap().unwrap();
+        assert_eq!((row.credential_version, row.credential.as_str()), (2, "{Y}z"));
+    }
+}

@@ -1,0 +1,74 @@
+//! What a log entry of group 0 carries. Variants and fields are only ever added at the end: entries outlive programs.
+
+use crate::node::{ClusterRecord, NodeRecord, Placement};
+use parliament_ids::{AccountId, Boot, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// One log entry of group 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first entry of a cluster: refused when there is one already.
+    Form {
+        /// The cluster.
+        cluster: ClusterRecord,
+        /// Its first nodes.
+        nodes: Vec<NodeRecord>,
+        /// Which nodes hold which group, one row per group from 0.
+        placement: Vec<Placement>,
+    },
+    /// A node has started: refused when its boot is not greater than the last one seen or its disk is another one (rule 6).
+    NodeStarted {
+        /// Which.
+        node: NodeId,
+        /// Its boot.
+        boot: Boot,
+        /// Random id made with its data directory.
+        disk: [u8; 16],
+        /// Where peers reach it now.
+        peer_address: String,
+        /// Where mail clients reach it now; empty when its IMAP listener is off.
+        imap_address: String,
+    },
+    /// Makes accounts; those whose name is taken are told in the reply and left alone. At most [`crate::NewAccount::BATCH_MAX`].
+    AddAccounts {
+        /// The accounts.
+        accounts: Vec<NewAccount>,
+        /// UTC seconds from the proposer.
+        time: i64,
+    },
+    /// Changes a password.
+    SetCredential {
+        /// Whose.
+        account: AccountId,
+        /// `{SCHEME}hash`
+        credential: String,
+    },
+    /// Deletes an account: its name is free again, its id is not, and its UIDVALIDITY floor stays (rule 4).
+    DeleteAccount {
+        /// Which.
+        account: AccountId,
+        /// At least every UIDVALIDITY the account has used, as its group said.
+        uid_validity_floor: u32,
+    },
+    /// Sets a cluster-wide setting; an empty value removes it.
+    SetSetting {
+        /// Its name.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// An account to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewAccount {
+    /// `local@domain`, canonical (see [`crate::AccountName`]).
+    pub name: String,
+    /// `{SCHEME}hash`
+    pub credential: String,
+}
+
+impl NewAccount {
+    /// Accounts per entry.
+    pub const BATCH_MAX: usize = 1000;
+}
