@@ -1,0 +1,8 @@
+//! Pure policy: who supports whom, and where a request is served. No clock: times are milliseconds of the caller's
+//! boot-time clock (which counts suspends), given as values.
+
+mod promise;
+mod route;
+
+pub use promise::{Granted, OwnSupport, Promises, Withdrawn};
+pub use route::{Facts, OwnerFacts, Step, decide};
