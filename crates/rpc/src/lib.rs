@@ -24,7 +24,7 @@ pub mod v1 {
 pub use client::{Peer, PeerPool};
 pub use grpc::AdminClient;
 pub use link::{AppendSender, AppendStream};
-pub use serve::{AdminHandler, PeerHandler, Server, serve_admin_socket};
+pub use serve::{AdminHandler, Appends, PeerHandler, Server, serve_admin_socket};
 pub use stream::{PeerStream, PeerTls};
 
 /// Why a call to a peer failed. Except for `Refused`, whether the peer acted on it is unknown.

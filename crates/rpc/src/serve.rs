@@ -10,15 +10,13 @@ use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Append messages of one group that wait for their turn; a sender with more unanswered ones breaks its contract.
-const APPENDS_PER_GROUP_MAX: usize = 256;
 /// Requests of one link under way; further ones wait in the socket.
 const REQUESTS_PER_LINK_MAX: usize = 4096;
 /// Answers waiting for the socket.
@@ -33,8 +31,9 @@ const CONNECTIONS_MAX: usize = 1024;
 pub trait PeerHandler: Send + Sync + 'static {
     /// True when this peer and boot may speak here (same cluster, known node, boot not older than seen).
     fn admits(&self, cluster: [u8; 16], node: NodeId, boot: Boot) -> bool;
-    /// One append message; calls for one group come one after the other, groups run side by side.
-    async fn append(&self, from: NodeId, group: GroupId, payload: Bytes) -> Result<Bytes, String>;
+    /// A peer's link is up. Append messages go into what is returned, in order; their answers come out of `answers` at any
+    /// time, in order per group. Dropped when the link breaks.
+    fn connected(&self, from: NodeId, answers: mpsc::UnboundedSender<(GroupId, Bytes)>) -> Box<dyn Appends>;
     /// A body that a later append message may name. Must not block.
     fn body(&self, from: NodeId, hash: BodyHash, payload: Bytes);
     /// A request.
@@ -57,6 +56,15 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn fetch_body(&self, hash: BodyHash) -> Option<Bytes>;
     /// A large body; durable here when this returns true.
     async fn store_body(&self, hash: BodyHash, bytes: Bytes) -> bool;
+}
+
+/// Takes the append messages of one link.
+pub trait Appends: Send + Sync {
+    /// Takes one message and returns at once; it bounds by itself how many may be unanswered.
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol: the link is closed.
+    fn append(&self, group: GroupId, payload: Bytes) -> Result<(), String>;
 }
 
 /// Carries out operators' commands.
@@ -174,8 +182,24 @@ async fn serve_link(mut stream: PeerStream, peers: Arc<dyn PeerHandler>) -> Resu
     }
     let (mut read, mut write) = tokio::io::split(stream);
     let (answers, mut queued) = mpsc::channel(ANSWERS_MAX);
+    let (append_answers, mut answered) = mpsc::unbounded_channel();
+    let streams: Streams = Arc::default();
+    let answering = {
+        let (answers, streams) = (answers.clone(), streams.clone());
+        async move {
+            while let Some((group, payload)) = answered.recv().await {
+                let stream = streams.lock().unwrap_or_else(PoisonError::into_inner).get(&group).copied().unwrap_or(0);
+                if answers.send(Frame::AppendReply { group, stream, payload }).await.is_err() {
+                    break;
+                }
+            }
+            // Without answers the link is of no use; its end is told by the reading or writing side.
+            std::future::pending::<Result<(), LinkError>>().await
+        }
+    };
     let reading = async {
-        let mut link = Incoming { from, peers, answers, groups: HashMap::new(), requests: Arc::new(Semaphore::new(REQUESTS_PER_LINK_MAX)) };
+        let appends = peers.connected(from, append_answers);
+        let mut link = Incoming { from, peers, appends, answers, streams, requests: Arc::new(Semaphore::new(REQUESTS_PER_LINK_MAX)) };
         let mut buffer = BytesMut::with_capacity(64 * 1024);
         loop {
             while let Some(frame) = Frame::decode(&mut buffer)? {
@@ -186,15 +210,20 @@ async fn serve_link(mut stream: PeerStream, peers: Arc<dyn PeerHandler>) -> Resu
     };
     tokio::select! {
         end = reading => end,
+        end = answering => end,
         end = write_frames(&mut queued, &mut write) => end,
     }
 }
+
+/// The number of each group's present append stream, which its answers carry.
+type Streams = Arc<Mutex<HashMap<GroupId, u32>>>;
 
 struct Incoming {
     from: NodeId,
     peers: Arc<dyn PeerHandler>,
     answers: mpsc::Sender<Frame>,
-    groups: HashMap<GroupId, mpsc::Sender<(u32, Bytes)>>,
+    appends: Box<dyn Appends>,
+    streams: Streams,
     requests: Arc<Semaphore>,
 }
 
@@ -202,9 +231,8 @@ impl Incoming {
     async fn take(&mut self, frame: Frame) -> Result<(), LinkError> {
         match frame {
             Frame::Append { group, stream, payload } => {
-                let lane = self.groups.entry(group).or_insert_with(|| lane(self.from, group, self.peers.clone(), self.answers.clone()));
-                // Waiting here would hold up every other group, so a sender beyond its window loses the link instead.
-                lane.try_send((stream, payload)).map_err(|_| LinkError::Protocol("append window exceeded"))
+                self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(group, stream);
+                self.appends.append(group, payload).map_err(LinkError::Refused)
             }
             Frame::Body { hash, payload } => {
                 self.peers.body(self.from, hash, payload);
@@ -227,22 +255,4 @@ impl Incoming {
             Frame::AppendReply { .. } | Frame::Reply { .. } => Err(LinkError::Protocol("a server's frame from a client")),
         }
     }
-}
-
-/// The task that handles one group's append messages in order.
-fn lane(from: NodeId, group: GroupId, peers: Arc<dyn PeerHandler>, answers: mpsc::Sender<Frame>) -> mpsc::Sender<(u32, Bytes)> {
-    let (sender, mut messages) = mpsc::channel::<(u32, Bytes)>(APPENDS_PER_GROUP_MAX);
-    tokio::spawn(async move {
-        while let Some((stream, payload)) = messages.recv().await {
-            match peers.append(from, group, payload).await {
-                Ok(payload) => {
-                    if answers.send(Frame::AppendReply { group, stream, payload }).await.is_err() {
-                        return;
-                    }
-                }
-                Err(reason) => tracing::debug!(%group, %reason, "append refused"),
-            }
-        }
-    });
-    sender
 }
