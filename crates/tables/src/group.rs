@@ -1,0 +1,602 @@
+//! The tables of one group: commits, reads, flushes, snapshots and their installation.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use parliament_mailbox_state::{TableFault, Tables, Writes};
+
+use crate::base::{Base, Flushed, is_locked};
+use crate::directory::{Directory, Incomplete, remove};
+use crate::layers::{Pending, Record, View};
+use crate::record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::snapshot_file::{META_BYTES_MAX, Reader, Writer, verify_snapshot};
+use crate::snapshot_run::{CopyOnWrite, SnapshotRun};
+use crate::{TableError, real_sync};
+
+/// A scan reads this many records under the lock at first, then doubles up to the maximum.
+const SCAN_RECORDS_FIRST: usize = 16;
+const SCAN_RECORDS_MAX: usize = 256;
+const SCAN_BYTES_MAX: usize = 128 << 10;
+
+/// How much memory a group's tables take.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// sled's page cache, in bytes; at least 1 MiB is used.
+    pub cache_bytes: u64,
+    /// Pending writes, in bytes, beyond which a commit flushes first. The owner flushes from [`GroupTables::needs_flush`] on, at half of it.
+    /// While a flush runs, as much again may gather.
+    pub pending_bytes_max: usize,
+    /// Old values kept in memory for a running snapshot, in bytes; more go to a spill file beside the snapshot.
+    pub snapshot_value_bytes_max: usize,
+    /// Keys kept in memory for a running snapshot, in bytes; at more the snapshot is given up.
+    pub snapshot_key_bytes_max: usize,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20, pending_bytes_max: 8 << 20, snapshot_value_bytes_max: 8 << 20, snapshot_key_bytes_max: 64 << 20 }
+    }
+}
+
+/// In what state tables were found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableState {
+    /// Nothing has ever been flushed: apply from the start of the log, or install a snapshot.
+    Fresh,
+    /// Complete up to the applied mark.
+    Ready {
+        /// The mark of the last flush that completed.
+        applied: Vec<u8>,
+    },
+    /// An install was interrupted: the tables are empty and refuse everything but [`GroupTables::install`] and [`GroupTables::start_empty`].
+    Installing,
+    /// The database was unusable and has been put aside. As `Installing` otherwise; the same is found at every open until one of the two.
+    SetAside {
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+/// What [`GroupTables::open`] found.
+pub struct Opened {
+    /// The tables.
+    pub tables: GroupTables,
+    /// Their state.
+    pub state: TableState,
+}
+
+/// Counters of one group's tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Bytes of sled's files.
+    pub disk_bytes: u64,
+    /// Bytes of writes not yet flushed.
+    pub pending_bytes: u64,
+    /// Real device syncs made for sled since the process started, all groups together.
+    pub device_syncs: u64,
+}
+
+/// The tables of one group: a folder of its own. Cheap to clone; clones are the same tables.
+///
+/// One thread commits; any number read, flush and write snapshots meanwhile. A read sees every commit that returned before it began. A scan
+/// is not one image: it sees each commit's effect on a record or not, as it comes by, up to 256 records at a time.
+#[derive(Clone)]
+pub struct GroupTables {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    directory: Directory,
+    options: TableOptions,
+    shared: RwLock<Shared>,
+    /// The number of the last flush. Held by a flush or an install: one at a time.
+    flushing: Mutex<u64>,
+}
+
+struct Shared {
+    active: Pending,
+    frozen: Option<Arc<Pending>>,
+    /// None only while incomplete.
+    base: Option<Arc<Base>>,
+    applied: Option<Vec<u8>>,
+    durable: Option<Vec<u8>>,
+    incomplete: Option<Incomplete>,
+    /// Set for good by a flush that failed: what reached the device is then unknown until the next open.
+    failed: Option<String>,
+    snapshot: Option<Arc<CopyOnWrite>>,
+}
+
+impl Shared {
+    fn base(&self) -> Result<&Arc<Base>, TableError> {
+        match (&self.incomplete, &self.base) {
+            (None, Some(base)) => Ok(base),
+            (Some(why), _) => Err(TableError::Incomplete(why.why())),
+            (None, None) => Err(TableError::Incomplete("no database".into())),
+        }
+    }
+    fn writable(&self) -> Result<&Arc<Base>, TableError> {
+        match &self.failed {
+            Some(why) => Err(TableError::Sled { what: "an earlier flush failed", why: why.clone() }),
+            None => self.base(),
+        }
+    }
+    fn view(&self) -> Result<View<'_>, TableError> {
+        Ok(View { active: &self.active, frozen: self.frozen.as_deref(), base: self.base()? })
+    }
+}
+
+impl Inner {
+    // A panic while the lock is held can only come from an allocation or an assertion; the maps stay well-formed.
+    fn read(&self) -> RwLockReadGuard<'_, Shared> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn write(&self) -> RwLockWriteGuard<'_, Shared> {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn flushing(&self) -> MutexGuard<'_, u64> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Reads through all layers while no commit can run.
+    pub(crate) fn with_view<T>(&self, read: impl FnOnce(&View<'_>) -> Result<T, TableError>) -> Result<T, TableError> {
+        read(&self.read().view()?)
+    }
+    /// Ends the saving of old records for a snapshot.
+    pub(crate) fn forget_snapshot(&self, copies: &Arc<CopyOnWrite>) {
+        let mut shared = self.write();
+        if shared.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, copies)) {
+            shared.snapshot = None;
+        }
+    }
+}
+
+impl GroupTables {
+    /// Opens the tables in folder `dir`, making it if need be. An unusable database is put aside and replaced by an empty one.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or written, another opener holds the database, or [`TableError::SyncNotReal`].
+    pub fn open(dir: &Path, options: &TableOptions) -> Result<Opened, TableError> {
+        if !real_sync::linked() {
+            return Err(TableError::SyncNotReal("the symbol is the C library's".into()));
+        }
+        let directory = Directory::open(dir)?;
+        if directory.read_mark()?.is_none()
+            && let Some((number, why)) = match open_existing(&directory, options) {
+                Ok((base, flushed)) => return Ok(finish_open(directory, options, Some(base), flushed, None)),
+                Err(Unusable::Other(error)) => return Err(error),
+                Err(Unusable::Database { number, error }) => Some((number, error.to_string())),
+            }
+        {
+            tracing::error!(folder = %dir.display(), why, "tables set aside");
+            directory.write_mark(&Incomplete::SetAside { number, why: why.replace('\n', " ") })?;
+        }
+        let mark = directory.read_mark()?.unwrap_or(Incomplete::Installing);
+        directory.clear_databases(&mark)?;
+        Ok(finish_open(directory, options, None, Flushed::default(), Some(mark)))
+    }
+
+    /// Applies a batch: all of it or nothing is seen by any read that begins later, by a snapshot and after a crash. Durable only after a
+    /// later [`GroupTables::flush`]. `applied` (1 byte to [`META_BYTES_MAX`]) is what [`GroupTables::applied`] returns from now on.
+    ///
+    /// # Errors
+    /// [`TableError::Size`] for a key, value or mark out of bounds, nothing applied; [`TableError::Incomplete`]; what a flush met that had to
+    /// come first, or an earlier one.
+    pub fn commit(&self, writes: Writes, applied: &[u8]) -> Result<(), TableError> {
+        check_sizes(&writes, applied)?;
+        if self.inner.read().active.bytes() >= self.inner.options.pending_bytes_max {
+            self.flush()?;
+        }
+        let mut shared = self.inner.write();
+        shared.writable()?;
+        if let Some(copies) = &shared.snapshot {
+            copies.before_change(writes.keys(), &shared.view()?)?;
+        }
+        for (key, value) in writes {
+            shared.active.insert(key, value);
+        }
+        shared.active.applied = Some(applied.to_vec());
+        shared.applied = Some(applied.to_vec());
+        Ok(())
+    }
+
+    /// The mark of the last commit; None if there was none or the tables are incomplete.
+    #[must_use]
+    pub fn applied(&self) -> Option<Vec<u8>> {
+        self.inner.read().applied.clone()
+    }
+
+    /// The mark up to which everything is known to be durable; None if nothing is.
+    #[must_use]
+    pub fn durable(&self) -> Option<Vec<u8>> {
+        self.inner.read().durable.clone()
+    }
+
+    /// Whether enough is pending that the owner should flush soon.
+    #[must_use]
+    pub fn needs_flush(&self) -> bool {
+        self.inner.read().active.bytes() >= self.inner.options.pending_bytes_max / 2
+    }
+
+    /// Makes every commit that returned before the call durable on the device, and returns the mark up to which all is; empty if nothing was
+    /// ever applied. Blocks for the device; commits and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// Any failure is final for these tables until they are opened anew.
+    pub fn flush(&self) -> Result<Vec<u8>, TableError> {
+        let mut number = self.inner.flushing();
+        let (frozen, base) = {
+            let mut shared = self.inner.write();
+            let base = shared.writable()?.clone();
+            if shared.active.is_empty() {
+                return Ok(shared.durable.clone().unwrap_or_default());
+            }
+            assert!(shared.frozen.is_none(), "only a failed flush leaves a frozen layer");
+            let frozen = Arc::new(std::mem::take(&mut shared.active));
+            shared.frozen = Some(frozen.clone());
+            (frozen, base)
+        };
+        let flushed = Flushed { number: *number + 1, applied: frozen.applied.clone().unwrap_or_default() };
+        let outcome = write_down(&self.inner.directory, &frozen, &base, &flushed);
+        let mut shared = self.inner.write();
+        match outcome {
+            Ok(()) => {
+                *number = flushed.number;
+                let released = shared.frozen.take();
+                shared.durable = Some(flushed.applied.clone());
+                drop(shared);
+                // Large maps take a while to free: not under the lock.
+                drop(released);
+                Ok(flushed.applied)
+            }
+            Err(error) => {
+                shared.failed = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Fixes the image of this moment; [`SnapshotRun::run`], on another thread, writes it to `path`. `meta` (at most [`META_BYTES_MAX`] bytes)
+    /// is stored with it. Until the run ends, commits save the old values of what they change.
+    ///
+    /// # Errors
+    /// [`TableError::SnapshotBusy`] while another is being written; [`TableError::Incomplete`]; [`TableError::Size`].
+    pub fn snapshot_to(&self, path: &Path, meta: &[u8]) -> Result<SnapshotRun, TableError> {
+        if meta.len() > META_BYTES_MAX {
+            return Err(TableError::Size { what: "meta", bytes: meta.len(), max: META_BYTES_MAX });
+        }
+        let mut shared = self.inner.write();
+        shared.base()?;
+        if shared.snapshot.is_some() {
+            return Err(TableError::SnapshotBusy);
+        }
+        let applied = shared.applied.clone().unwrap_or_default();
+        let run = SnapshotRun::new(self.inner.clone(), path.to_owned(), meta.to_vec(), applied, &self.inner.options);
+        shared.snapshot = Some(run.copies().clone());
+        Ok(run)
+    }
+
+    /// Replaces the tables by a snapshot file, which is verified first, and returns the meta in it. From the persisted mark on until this
+    /// returns, in this process or a later one, commits, reads and snapshots are refused. A crash on the way is found as
+    /// [`TableState::Installing`]. May be called in every state, after a failed flush too.
+    ///
+    /// # Errors
+    /// A damaged file is refused before anything is touched. A later failure leaves the tables incomplete; installing again is the cure.
+    pub fn install(&self, path: &Path) -> Result<Vec<u8>, TableError> {
+        let mut number = self.inner.flushing();
+        let info = verify_snapshot(path)?;
+        self.inner.directory.write_mark(&Incomplete::Installing)?;
+        self.clear(Incomplete::Installing);
+        self.inner.directory.clear_databases(&Incomplete::Installing)?;
+        let base = make_database(&self.inner.directory, &self.inner.options)?;
+        let mut reader = Reader::open(path)?;
+        while let Some((key, value)) = reader.next()? {
+            base.write(&key, value.as_deref())?;
+        }
+        let loaded = reader.info()?;
+        if loaded != info {
+            return Err(TableError::Damaged("the snapshot file changed while it was installed".into()));
+        }
+        let flushed = Flushed { number: 1, applied: info.applied };
+        base.set_flushed(&flushed)?;
+        base.flush()?;
+        redo_writer(&self.inner.directory, &flushed)?.finish(false)?;
+        self.inner.directory.clear_mark()?;
+        *number = flushed.number;
+        self.become_ready(base, (!flushed.applied.is_empty()).then_some(flushed.applied));
+        Ok(info.meta)
+    }
+
+    /// Declares empty tables complete: for an owner whose log reaches back to its first entry, and who applies all of it again.
+    ///
+    /// # Errors
+    /// What making an empty database met.
+    pub fn start_empty(&self) -> Result<(), TableError> {
+        let mut number = self.inner.flushing();
+        self.inner.directory.write_mark(&Incomplete::Installing)?;
+        self.clear(Incomplete::Installing);
+        self.inner.directory.clear_databases(&Incomplete::Installing)?;
+        let base = make_database(&self.inner.directory, &self.inner.options)?;
+        self.inner.directory.clear_mark()?;
+        *number = 0;
+        self.become_ready(base, None);
+        Ok(())
+    }
+
+    /// Gives the database up after a damaged record was met: persisted, so that the next open sets it aside, and every operation but
+    /// [`GroupTables::install`] and [`GroupTables::start_empty`] is refused from now on.
+    ///
+    /// # Errors
+    /// If the mark cannot be written; the tables are refused in this process nevertheless.
+    pub fn condemn(&self, why: &str) -> Result<(), TableError> {
+        let _one_at_a_time = self.inner.flushing();
+        if self.inner.read().incomplete.is_some() {
+            return Ok(());
+        }
+        let number = self.inner.directory.numbers("tables").map(|numbers| numbers.last().copied().unwrap_or(0));
+        let mark = Incomplete::SetAside { number: *number.as_ref().unwrap_or(&0), why: why.replace('\n', " ") };
+        self.clear(mark.clone());
+        number?;
+        self.inner.directory.write_mark(&mark)
+    }
+
+    fn clear(&self, why: Incomplete) {
+        let mut shared = self.inner.write();
+        if let Some(copies) = shared.snapshot.take() {
+            copies.cancel("the tables are being replaced");
+        }
+        let old = (std::mem::take(&mut shared.active), shared.frozen.take(), shared.base.take());
+        shared.applied = None;
+        shared.durable = None;
+        shared.incomplete = Some(why);
+        drop(shared);
+        drop(old);
+    }
+
+    fn become_ready(&self, base: Base, applied: Option<Vec<u8>>) {
+        let mut shared = self.inner.write();
+        shared.base = Some(Arc::new(base));
+        shared.applied.clone_from(&applied);
+        shared.durable = applied;
+        shared.incomplete = None;
+        shared.failed = None;
+    }
+
+    /// Bytes of the files.
+    ///
+    /// # Errors
+    /// [`TableError::Incomplete`], or sled's.
+    pub fn size(&self) -> Result<u64, TableError> {
+        let base = self.inner.read().base()?.clone();
+        base.size_on_disk()
+    }
+
+    /// The number of records: reads them all.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn len(&self) -> Result<u64, TableError> {
+        let mut records = 0;
+        self.scan_from(&[], None, &mut |_, _| {
+            records += 1;
+            true
+        })?;
+        Ok(records)
+    }
+
+    /// Whether there is no record.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn is_empty(&self) -> Result<bool, TableError> {
+        let mut empty = true;
+        self.scan_from(&[], None, &mut |_, _| {
+            empty = false;
+            false
+        })?;
+        Ok(empty)
+    }
+
+    /// Counters.
+    ///
+    /// # Errors
+    /// As [`GroupTables::size`].
+    pub fn stats(&self) -> Result<TableStats, TableError> {
+        let pending_bytes = {
+            let shared = self.inner.read();
+            shared.active.bytes() + shared.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+        };
+        Ok(TableStats { disk_bytes: self.size()?, pending_bytes: pending_bytes as u64, device_syncs: real_sync::calls() })
+    }
+
+    fn read_one(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        let (frozen, base) = {
+            let shared = self.inner.read();
+            let base = shared.base()?;
+            if let Some(value) = shared.active.get(key) {
+                return Ok(value.as_ref().map(|value| value.to_vec()));
+            }
+            (shared.frozen.clone(), base.clone())
+        };
+        if let Some(value) = frozen.as_ref().and_then(|frozen| frozen.get(key)) {
+            return Ok(value.as_ref().map(|value| value.to_vec()));
+        }
+        // sled is read without the lock, so that a slow device never delays commits.
+        match base.get(key) {
+            // A long value may be torn by a flush that began meanwhile; under the lock the pending layers hide such a record.
+            Err(TableError::Damaged(_)) => self.inner.with_view(|view| view.get(key)),
+            read => read,
+        }
+    }
+
+    fn scan_from(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), TableError> {
+        let mut from = from.to_vec();
+        let mut limit = SCAN_RECORDS_FIRST;
+        loop {
+            let (chunk, next) = self.inner.with_view(|view| scan_chunk(view, &from, to, limit))?;
+            // The visitor runs without the lock: it may read from the tables itself.
+            for (key, value) in chunk {
+                if !visit(&key, &value) {
+                    return Ok(());
+                }
+            }
+            let Some(next) = next else { return Ok(()) };
+            from = next;
+            limit = (limit * 2).min(SCAN_RECORDS_MAX);
+        }
+    }
+}
+
+impl Tables for GroupTables {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableFault> {
+        Ok(self.read_one(key)?)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), TableFault> {
+        if from < to { Ok(self.scan_from(from, Some(to), visit)?) } else { Ok(()) }
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault> {
+        if from < to { Ok(self.inner.with_view(|view| view.last(from, to))?) } else { Ok(None) }
+    }
+}
+
+type Chunk = (Vec<Record>, Option<Vec<u8>>);
+
+/// Up to `limit` keys, and where to go on.
+fn scan_chunk(view: &View<'_>, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Chunk, TableError> {
+    if to.is_some_and(|to| from >= to) {
+        return Ok((Vec::new(), None));
+    }
+    let mut merge = view.merge(from, to)?;
+    let (mut chunk, mut visited, mut bytes) = (Vec::new(), 0, 0);
+    while let Some((key, value)) = merge.next()? {
+        visited += 1;
+        bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        let next = (visited >= limit || bytes >= SCAN_BYTES_MAX).then(|| [key.as_slice(), &[0]].concat());
+        chunk.extend(value.map(|value| (key, value)));
+        if next.is_some() {
+            return Ok((chunk, next));
+        }
+    }
+    Ok((chunk, None))
+}
+
+fn check_sizes(writes: &Writes, applied: &[u8]) -> Result<(), TableError> {
+    let check = |what, bytes: usize, min: usize, max| {
+        if (min..=max).contains(&bytes) { Ok(()) } else { Err(TableError::Size { what, bytes, max }) }
+    };
+    check("applied mark", applied.len(), 1, crate::record::INLINE_BYTES_MAX)?;
+    for (key, value) in writes {
+        check("key", key.len(), 0, KEY_BYTES_MAX)?;
+        check("value", value.as_ref().map_or(0, Vec::len), 0, VALUE_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+/// The steps of a flush, in the order that makes it atomic.
+fn write_down(directory: &Directory, frozen: &Pending, base: &Base, flushed: &Flushed) -> Result<(), TableError> {
+    let mut writer = redo_writer(directory, flushed)?;
+    for (key, value) in frozen.iter() {
+        writer.put(key, value)?;
+    }
+    writer.finish(false)?;
+    for (key, value) in frozen.iter() {
+        base.write(key, value)?;
+    }
+    base.set_flushed(flushed)?;
+    base.flush()
+}
+
+fn redo_writer(directory: &Directory, flushed: &Flushed) -> Result<Writer, TableError> {
+    Writer::create(&directory.redo(), &flushed.number.to_le_bytes(), &flushed.applied)
+}
+
+/// Completes a flush that a crash interrupted, and finds out whether sled has lost an earlier one: it takes damage in its log for the log's
+/// end and silently opens as of then.
+fn redo(directory: &Directory, base: &Base) -> Result<Flushed, TableError> {
+    let path = directory.redo();
+    remove(&crate::directory::add_suffix(&path, "tmp"))?;
+    let held = base.flushed()?;
+    let lost = |last| TableError::Damaged(format!("sled holds flush {} instead of {last}", held.number));
+    if !path.exists() {
+        return if held.number == 0 { Ok(held) } else { Err(lost("none".to_owned())) };
+    }
+    let mut reader = Reader::open(&path)?;
+    let number = reader.meta.as_slice().try_into().map(u64::from_le_bytes).map_err(|_| reader.damaged("not a redo file"))?;
+    if number == held.number {
+        return Ok(held);
+    }
+    if number != held.number + 1 {
+        return Err(lost(number.to_string()));
+    }
+    while let Some((key, value)) = reader.next()? {
+        base.write(&key, value.as_deref())?;
+    }
+    let flushed = Flushed { number, applied: reader.info()?.applied };
+    base.set_flushed(&flushed)?;
+    base.flush()?;
+    Ok(flushed)
+}
+
+enum Unusable {
+    /// The database is to blame.
+    Database { number: u64, error: TableError },
+    /// Something else is.
+    Other(TableError),
+}
+
+impl From<TableError> for Unusable {
+    fn from(error: TableError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Opens the database there is, or makes the first one.
+fn open_existing(directory: &Directory, options: &TableOptions) -> Result<(Base, Flushed), Unusable> {
+    let numbers = directory.numbers("tables")?;
+    let &[number] = numbers.as_slice() else {
+        return match numbers.last() {
+            None if directory.redo().exists() => {
+                Err(Unusable::Database { number: 0, error: TableError::Damaged("the database is gone".into()) })
+            }
+            None => Ok((make_database(directory, options)?, Flushed::default())),
+            Some(&number) => Err(Unusable::Database { number, error: TableError::Damaged("several databases".into()) }),
+        };
+    };
+    directory.remove_generating(number)?;
+    let opened = Base::open(&directory.database(number), options.cache_bytes);
+    let redone = opened.and_then(|base| redo(directory, &base).map(|flushed| (base, flushed)));
+    redone.map_err(|error| match is_locked(&error) {
+        // By another process, or by a snapshot run or a read of an earlier opening in this one: nothing is wrong with the database.
+        true => Unusable::Other(error),
+        false => Unusable::Database { number, error },
+    })
+}
+
+fn make_database(directory: &Directory, options: &TableOptions) -> Result<Base, TableError> {
+    let number = directory.next_number()?;
+    let base = Base::open(&directory.database(number), options.cache_bytes)?;
+    directory.sync_database(number)?;
+    Ok(base)
+}
+
+fn finish_open(directory: Directory, options: &TableOptions, base: Option<Base>, flushed: Flushed, mark: Option<Incomplete>) -> Opened {
+    let applied = (!flushed.applied.is_empty()).then_some(flushed.applied);
+    let state = match (&mark, &applied) {
+        (Some(Incomplete::Installing), _) => TableState::Installing,
+        (Some(Incomplete::SetAside { why, .. }), _) => TableState::SetAside { why: why.clone() },
+        (None, None) => TableState::Fresh,
+        (None, Some(applied)) => TableState::Ready { applied: applied.clone() },
+    };
+    let shared = Shared {
+        active: Pending::default(),
+        frozen: None,
+        base: base.map(Arc::new),
+        applied: applied.clone(),
+        durable: applied,
+        incomplete: mark,
+        failed: None,
+        snapshot: None,
+    };
+    let inner = Inner { directory, options: options.clone(), shared: RwLock::new(shared), flushing: Mutex::new(flushed.number) };
+    Opened { tables: GroupTables { inner: Arc::new(inner) }, state }
+}
