@@ -24,7 +24,7 @@ pub fn decode_words(value: &[u8]) -> String {
         let between = &text[plain_from..start];
         let adjacent = pending.is_some() && between.trim_ascii().is_empty();
         match &mut pending {
-            Some((charset, bytes)) if adjacent && charset.eq_ignore_ascii_case(word.charset) => word.decode(bytes),
+            Some((charset, bytes)) if adjacent && may_join(charset, word.charset) => word.decode(bytes),
             _ => {
                 flush(&mut out, pending.take());
                 if !adjacent {
@@ -41,6 +41,13 @@ pub fn decode_words(value: &[u8]) -> String {
     flush(&mut out, pending);
     out.push_str(&decode_text(&text[plain_from..], b""));
     out
+}
+
+/// Charsets with shift states begin each word anew, and an empty state between two shifts is an error in them.
+fn may_join(first: &[u8], second: &[u8]) -> bool {
+    let has_states =
+        |name: &[u8]| [&b"iso-2022"[..], b"utf-7", b"hz"].iter().any(|s| name.len() >= s.len() && name[..s.len()].eq_ignore_ascii_case(s));
+    first.eq_ignore_ascii_case(second) && !has_states(first)
 }
 
 fn flush(out: &mut String, pending: Option<(&[u8], Vec<u8>)>) {

@@ -14,6 +14,28 @@ pub fn envelope(message: &[u8], structure: &Structure) -> Vec<u8> {
     out
 }
 
+/// What SORT compares for FROM, TO and CC (RFC 5256 section 3): the mailbox name of the first address in the fields with this
+/// name, or the name of the group that stands first. `None` without an address.
+#[must_use]
+pub fn first_mailbox(message: &[u8], structure: &Structure, field: &str) -> Option<Vec<u8>> {
+    let fields = Fields::new(structure.header(message, structure.root())).filter(|f| f.is(field));
+    let mut found = None;
+    for field in fields {
+        parse_addresses(field.value, |item| {
+            found = match item {
+                AddressItem::Mailbox { local, .. } => Some(local.to_vec()),
+                AddressItem::GroupStart(name) => Some(name.to_vec()),
+                AddressItem::GroupEnd => None,
+            };
+            false
+        });
+        if found.is_some() {
+            break;
+        }
+    }
+    found
+}
+
 /// How many address items may still be written.
 pub(crate) struct Budget(usize);
 
@@ -189,6 +211,15 @@ mod tests {
             of("Subject: say \"hi\"\r\n\tto \\ü\r\nSubject: second\r\nIn-Reply-To: \"\\\r\n\r\n"),
             "(NIL {15}\r\nsay \"hi\"\tto \\ü NIL NIL NIL NIL NIL NIL \"\\\"\\\\\" NIL)"
         );
+    }
+
+    #[test]
+    fn the_first_mailbox_sorts() {
+        let message = b"To: \r\nTo: , Ann <ann@x>, b@c\r\nCc: friends: d@e;\r\nFrom: (none)\r\n\r\n";
+        let structure = Structure::parse(message);
+        let of = |field| first_mailbox(message, &structure, field);
+        assert_eq!((of("to"), of("cc")), (Some(b"ann".to_vec()), Some(b"friends".to_vec())));
+        assert_eq!((of("from"), of("bcc")), (None, None));
     }
 
     #[test]

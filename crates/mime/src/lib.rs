@@ -32,7 +32,7 @@ pub use charset::decode_text;
 pub use content::{ContentType, PARAMETERS_MAX, Parameter};
 pub use date::{SentDate, parse_date, sent_date};
 pub use encoded_word::decode_words;
-pub use envelope::envelope;
+pub use envelope::{envelope, first_mailbox};
 pub use header::{Field, Fields};
 pub use message_id::{REFERENCES_MAX, in_reply_to, message_id, references, thread_root};
 pub use preview::{PREVIEW_CHARS_MAX, preview};

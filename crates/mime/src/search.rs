@@ -15,11 +15,24 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Also the key by which SORT compares text.
 #[must_use]
 pub fn fold(text: &str) -> String {
-    if text.is_ascii() {
-        return text.to_ascii_uppercase();
+    let mut out = String::with_capacity(text.len());
+    fold_into(text, &mut out);
+    out
+}
+
+/// ASCII runs are folded by themselves: no decomposition or order of marks goes across an ASCII character.
+fn fold_into(text: &str, out: &mut String) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (ascii, after) = rest.split_at(rest.bytes().position(|b| !b.is_ascii()).unwrap_or(rest.len()));
+        let start = out.len();
+        out.push_str(ascii);
+        out[start..].make_ascii_uppercase();
+        let (other, after) = after.split_at(after.bytes().position(|b| b.is_ascii()).unwrap_or(after.len()));
+        // Decomposed before, since what has no upper case may consist of what has.
+        out.extend(other.nfkd().flat_map(char::to_uppercase).nfkd());
+        rest = after;
     }
-    // Decomposed before, since what has no upper case may consist of what has.
-    text.nfkd().flat_map(char::to_uppercase).nfkd().collect()
 }
 
 /// What is looked for, made ready once for many messages.
@@ -43,20 +56,20 @@ impl Needle {
     #[must_use]
     pub fn is_in(&self, text: &str) -> bool {
         let mut rest = text;
-        // The end of what was folded before, in which the needle may begin.
-        let mut tail = Vec::new();
+        // A folded piece, after the end of the one before it, in which the needle may begin.
+        let mut folded = String::new();
         loop {
             let (piece, after) = rest.split_at(piece_end(rest));
             rest = after;
-            tail.extend_from_slice(fold(piece).as_bytes());
-            if self.finder.find(&tail).is_some() {
+            fold_into(piece, &mut folded);
+            if self.finder.find(folded.as_bytes()).is_some() {
                 return true;
             }
             if rest.is_empty() {
                 return false;
             }
-            let keep = self.finder.needle().len().saturating_sub(1).min(tail.len());
-            tail.drain(..tail.len() - keep);
+            let keep_from = folded.floor_char_boundary(folded.len().saturating_sub(self.finder.needle().len()));
+            folded.drain(..keep_from);
         }
     }
 }

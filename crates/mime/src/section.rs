@@ -181,3 +181,111 @@ fn with_crlf(data: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     out.extend_from_slice(&data[from..]);
     Cow::Owned(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 9051 section 6.4.5.1, each part's text its number.
+    fn rfc_example() -> String {
+        let multipart = |boundary: &str, kind: &str, parts: &[String]| {
+            let parts: String = parts.iter().map(|part| format!("--{boundary}\r\n{part}\r\n")).collect();
+            format!("Content-Type: multipart/{kind}; boundary={boundary}\r\n\r\n{parts}--{boundary}--")
+        };
+        let leaf = |kind: &str, text: &str| format!("Content-Type: {kind}\r\n\r\n{text}");
+        let message = |subject: &str, content: String| format!("Content-Type: message/rfc822\r\n\r\nSubject: {subject}\r\n{content}");
+        let in_3 = multipart("c", "mixed", &[leaf("text/plain", "3.1"), leaf("application/octet-stream", "3.2")]);
+        let in_422 = multipart("f", "alternative", &[leaf("text/plain", "4.2.2.1"), leaf("text/richtext", "4.2.2.2")]);
+        let in_42 = multipart("e", "mixed", &[leaf("text/plain", "4.2.1"), in_422]);
+        let in_4 = multipart("d", "mixed", &[leaf("image/gif", "4.1"), message("four", in_42)]);
+        let parts = [leaf("text/plain", "1"), leaf("application/octet-stream", "2"), message("three", in_3), in_4];
+        format!("Subject: whole\r\n{}", multipart("a", "mixed", &parts))
+    }
+
+    fn get(message: &str, path: &[u32], kind: SectionKind<'_>) -> Option<String> {
+        let structure = Structure::parse(message.as_bytes());
+        let content = section(message.as_bytes(), &structure, path, kind)?;
+        Some(String::from_utf8(content.bytes(message.as_bytes()).to_vec()).unwrap())
+    }
+
+    #[test]
+    fn rfc_9051_part_numbers() {
+        let message = rfc_example();
+        for path in [&[1][..], &[2], &[3, 1], &[3, 2], &[4, 1], &[4, 2, 1], &[4, 2, 2, 1], &[4, 2, 2, 2]] {
+            let name = path.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
+            assert_eq!(get(&message, path, SectionKind::Whole), Some(name));
+        }
+        let header = |path: &[u32]| get(&message, path, SectionKind::HeaderFields(&["SUBJECT".to_owned()]));
+        assert_eq!(header(&[]).unwrap(), "Subject: whole\r\n\r\n");
+        assert_eq!(header(&[3]).unwrap(), "Subject: three\r\n\r\n");
+        assert_eq!(header(&[4, 2]).unwrap(), "Subject: four\r\n\r\n");
+        assert!(get(&message, &[3], SectionKind::Text).unwrap().starts_with("--c\r\n"));
+        assert!(get(&message, &[4, 2, 2], SectionKind::Whole).unwrap().starts_with("--f\r\n"));
+        assert_eq!(get(&message, &[4, 1], SectionKind::Mime).unwrap(), "Content-Type: image/gif\r\n\r\n");
+        for absent in [&[0][..], &[5], &[1, 1], &[3, 3], &[4, 3], &[4, 2, 2, 3], &[3, 0]] {
+            assert_eq!(get(&message, absent, SectionKind::Whole), None, "{absent:?}");
+        }
+        for no_message in [&[1][..], &[4], &[4, 1], &[4, 2, 2]] {
+            assert_eq!(get(&message, no_message, SectionKind::Header), None);
+            assert_eq!(get(&message, no_message, SectionKind::Text), None);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_no_multipart_is_its_own_part_1() {
+        let message = "Subject: a\n\nbody\n";
+        assert_eq!(get(message, &[1], SectionKind::Whole).unwrap(), "body\n");
+        assert_eq!(get(message, &[1], SectionKind::Mime).unwrap(), "Subject: a\n\n");
+        assert_eq!(get(message, &[], SectionKind::Text).unwrap(), "body\n");
+        assert_eq!(get(message, &[1, 1], SectionKind::Whole), None);
+        let wrapped = format!("Content-Type: message/global\n\n{message}");
+        assert_eq!(get(&wrapped, &[1], SectionKind::Whole).unwrap(), message);
+        assert_eq!(get(&wrapped, &[1], SectionKind::Header).unwrap(), "Subject: a\n\n");
+        assert_eq!(get(&wrapped, &[1, 1], SectionKind::Whole).unwrap(), "body\n");
+        assert_eq!(get(&wrapped, &[1, 1, 1], SectionKind::Whole), None);
+    }
+
+    #[test]
+    fn header_subsets_keep_order_folds_and_the_blank_line() {
+        let message = "B: 1\r\nA: 2\r\n 3\r\njunk\r\nb : 4\r\n\r\nbody";
+        let names = ["b".to_owned(), "C".to_owned()];
+        assert_eq!(get(message, &[], SectionKind::HeaderFields(&names)).unwrap(), "B: 1\r\nb : 4\r\n\r\n");
+        assert_eq!(get(message, &[], SectionKind::HeaderFieldsNot(&names)).unwrap(), "A: 2\r\n 3\r\njunk\r\n\r\n");
+        assert_eq!(get("A: 1", &[], SectionKind::HeaderFields(&names)).unwrap(), "");
+    }
+
+    #[test]
+    fn partials_are_cut_to_what_is_there() {
+        for (offset, count, expected) in
+            [(0, 3, 0..3), (1, 100, 1..5), (5, 1, 5..5), (9, 9, 5..5), (2, 0, 2..2), (u32::MAX, u32::MAX, 5..5)]
+        {
+            assert_eq!(partial(5, offset, count), expected);
+        }
+        assert_eq!(Content::Range(10..15).partial(1, 2), Content::Range(11..13));
+        assert_eq!(Content::Built(b"hello".to_vec()).partial(3, 9), Content::Built(b"lo".to_vec()));
+    }
+
+    #[test]
+    fn binary_decodes_leaves() {
+        let part = |encoding: &str, kind: &str, text: &str| {
+            format!("--b\nContent-Type: {kind}\nContent-Transfer-Encoding: {encoding}\n\n{text}\n")
+        };
+        let message = "Content-Type: multipart/mixed; boundary=b\n\n".to_owned()
+            + &part("base64", "image/png", "AAEKAg==")
+            + &part("quoted-printable", "text/plain", "a=0Ab=\nc\nd")
+            + &part("x-odd", "text/plain", "?")
+            + &part("8bit", "message/rfc822", "A: b")
+            + &part("binary", "text/plain", "a\nb\0")
+            + "--b--\n";
+        let structure = Structure::parse(message.as_bytes());
+        let of = |path: &[u32]| binary(message.as_bytes(), &structure, path).map(|data| data.map(Cow::into_owned));
+        assert_eq!(of(&[1]), Ok(Some(b"\0\x01\n\x02".to_vec())));
+        assert_eq!(of(&[2]), Ok(Some(b"a\r\nbc\r\nd".to_vec())));
+        assert_eq!(of(&[3]), Err(BinaryError::UnknownEncoding));
+        assert_eq!(of(&[4]), Err(BinaryError::NotLeaf));
+        assert_eq!(of(&[5]), Ok(Some(b"a\nb\0".to_vec())));
+        assert_eq!(of(&[6]), Ok(None));
+        assert_eq!(of(&[]), Ok(Some(message.clone().into_bytes())));
+        assert_eq!(binary_size(message.as_bytes(), &structure, &[2]), Ok(Some(8)));
+    }
+}
