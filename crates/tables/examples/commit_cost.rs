@@ -56,14 +56,16 @@ fn one_group(folder: &Path, commits: u64, seed: u64) -> Result<Duration, Box<dyn
     let mut worst = Duration::ZERO;
     let done = &std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let flushes = scope.spawn(move || -> Result<(), parliament_tables::TableError> {
+        let flushes = scope.spawn(move || -> Result<u32, parliament_tables::TableError> {
+            let mut flushes = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 if flusher.needs_flush() {
                     flusher.flush()?;
+                    flushes += 1;
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            flusher.flush().map(drop)
+            flusher.flush().map(|_| flushes + 1)
         });
         for turn in 0..commits {
             let writes = append(&mut random);
@@ -75,7 +77,8 @@ fn one_group(folder: &Path, commits: u64, seed: u64) -> Result<Duration, Box<dyn
             }
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        flushes.join().map_err(|_| "the flusher panicked")??;
+        let flushes = flushes.join().map_err(|_| "the flusher panicked")??;
+        println!("{flushes} flushes on the other thread, {} device syncs of sled in all groups so far", tables.stats()?.device_syncs);
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;
     let start = Instant::now();

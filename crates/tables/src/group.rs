@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use parliament_mailbox_state::{TableFault, Tables, Writes};
 
-use crate::base::{Base, Flushed, is_locked};
-use crate::directory::{Directory, Incomplete, remove};
+use crate::base::{Base, Flushed};
+use crate::directory::{Directory, Incomplete};
 use crate::layers::{Pending, Record, View};
 use crate::record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::snapshot_file::{META_BYTES_MAX, Reader, Writer, verify_snapshot};
+use crate::recover::{Unusable, make_database, open_existing, redo_writer, write_down, write_redo};
+use crate::snapshot_file::{META_BYTES_MAX, Reader, verify_snapshot};
 use crate::snapshot_run::{CopyOnWrite, SnapshotRun};
 use crate::{TableError, real_sync};
 
@@ -101,7 +102,7 @@ struct Shared {
     applied: Option<Vec<u8>>,
     durable: Option<Vec<u8>>,
     incomplete: Option<Incomplete>,
-    /// Set for good by a flush that failed: what reached the device is then unknown until the next open.
+    /// Set for good by a flush that failed in sled: what reached the device is then unknown until the next open.
     failed: Option<String>,
     snapshot: Option<Arc<CopyOnWrite>>,
 }
@@ -178,8 +179,8 @@ impl GroupTables {
     /// later [`GroupTables::flush`]. `applied` (1 byte to [`META_BYTES_MAX`]) is what [`GroupTables::applied`] returns from now on.
     ///
     /// # Errors
-    /// [`TableError::Size`] for a key, value or mark out of bounds, nothing applied; [`TableError::Incomplete`]; what a flush met that had to
-    /// come first, or an earlier one.
+    /// Nothing was applied, and the same commit may be tried again where the cause is one that passes: [`TableError::Size`] for a key, value
+    /// or mark out of bounds; [`TableError::Incomplete`]; what a flush met that had to come first, or an earlier one.
     pub fn commit(&self, writes: Writes, applied: &[u8]) -> Result<(), TableError> {
         check_sizes(&writes, applied)?;
         if self.inner.read().active.bytes() >= self.inner.options.pending_bytes_max {
@@ -220,38 +221,46 @@ impl GroupTables {
     /// ever applied. Blocks for the device; commits and reads go on meanwhile.
     ///
     /// # Errors
-    /// Any failure is final for these tables until they are opened anew.
+    /// [`TableError::Io`] if the redo file cannot be written, of a full disk for instance: everything stays pending, and the flush may be
+    /// repeated. Any other failure is final for these tables until they are opened anew.
     pub fn flush(&self) -> Result<Vec<u8>, TableError> {
         let mut number = self.inner.flushing();
-        let (frozen, base) = {
-            let mut shared = self.inner.write();
-            let base = shared.writable()?.clone();
-            if shared.active.is_empty() {
-                return Ok(shared.durable.clone().unwrap_or_default());
-            }
-            assert!(shared.frozen.is_none(), "only a failed flush leaves a frozen layer");
-            let frozen = Arc::new(std::mem::take(&mut shared.active));
-            shared.frozen = Some(frozen.clone());
-            (frozen, base)
+        let Some((frozen, base)) = self.freeze()? else {
+            return Ok(self.inner.read().durable.clone().unwrap_or_default());
         };
         let flushed = Flushed { number: *number + 1, applied: frozen.applied.clone().unwrap_or_default() };
-        let outcome = write_down(&self.inner.directory, &frozen, &base, &flushed);
-        let mut shared = self.inner.write();
-        match outcome {
-            Ok(()) => {
-                *number = flushed.number;
-                let released = shared.frozen.take();
-                shared.durable = Some(flushed.applied.clone());
-                drop(shared);
-                // Large maps take a while to free: not under the lock.
-                drop(released);
-                Ok(flushed.applied)
-            }
-            Err(error) => {
-                shared.failed = Some(error.to_string());
-                Err(error)
-            }
+        if let Err(error) = write_redo(&self.inner.directory, &frozen, &flushed) {
+            let mut shared = self.inner.write();
+            shared.active.put_below(&frozen);
+            shared.frozen = None;
+            return Err(error);
         }
+        let outcome = write_down(&frozen, &base, &flushed);
+        let mut shared = self.inner.write();
+        if let Err(error) = outcome {
+            shared.failed = Some(error.to_string());
+            return Err(error);
+        }
+        *number = flushed.number;
+        let released = shared.frozen.take();
+        shared.durable = Some(flushed.applied.clone());
+        drop(shared);
+        // Large maps take a while to free: not under the lock.
+        drop(released);
+        Ok(flushed.applied)
+    }
+
+    /// Makes the pending writes the frozen layer; None if there are none. Called with `flushing` held.
+    fn freeze(&self) -> Result<Option<Frozen>, TableError> {
+        let mut shared = self.inner.write();
+        let base = shared.writable()?.clone();
+        if shared.active.is_empty() {
+            return Ok(None);
+        }
+        assert!(shared.frozen.is_none(), "only a failed flush leaves a frozen layer");
+        let frozen = Arc::new(std::mem::take(&mut shared.active));
+        shared.frozen = Some(frozen.clone());
+        Ok(Some((frozen, base)))
     }
 
     /// Fixes the image of this moment; [`SnapshotRun::run`], on another thread, writes it to `path`. `meta` (at most [`META_BYTES_MAX`] bytes)
@@ -459,6 +468,8 @@ impl Tables for GroupTables {
     }
 }
 
+/// What a flush writes, and where to.
+type Frozen = (Arc<Pending>, Arc<Base>);
 type Chunk = (Vec<Record>, Option<Vec<u8>>);
 
 /// Up to `limit` keys, and where to go on.
@@ -490,93 +501,6 @@ fn check_sizes(writes: &Writes, applied: &[u8]) -> Result<(), TableError> {
         check("value", value.as_ref().map_or(0, Vec::len), 0, VALUE_BYTES_MAX)?;
     }
     Ok(())
-}
-
-/// The steps of a flush, in the order that makes it atomic.
-fn write_down(directory: &Directory, frozen: &Pending, base: &Base, flushed: &Flushed) -> Result<(), TableError> {
-    let mut writer = redo_writer(directory, flushed)?;
-    for (key, value) in frozen.iter() {
-        writer.put(key, value)?;
-    }
-    writer.finish(false)?;
-    for (key, value) in frozen.iter() {
-        base.write(key, value)?;
-    }
-    base.set_flushed(flushed)?;
-    base.flush()
-}
-
-fn redo_writer(directory: &Directory, flushed: &Flushed) -> Result<Writer, TableError> {
-    Writer::create(&directory.redo(), &flushed.number.to_le_bytes(), &flushed.applied)
-}
-
-/// Completes a flush that a crash interrupted, and finds out whether sled has lost an earlier one: it takes damage in its log for the log's
-/// end and silently opens as of then.
-fn redo(directory: &Directory, base: &Base) -> Result<Flushed, TableError> {
-    let path = directory.redo();
-    remove(&crate::directory::add_suffix(&path, "tmp"))?;
-    let held = base.flushed()?;
-    let lost = |last| TableError::Damaged(format!("sled holds flush {} instead of {last}", held.number));
-    if !path.exists() {
-        return if held.number == 0 { Ok(held) } else { Err(lost("none".to_owned())) };
-    }
-    let mut reader = Reader::open(&path)?;
-    let number = reader.meta.as_slice().try_into().map(u64::from_le_bytes).map_err(|_| reader.damaged("not a redo file"))?;
-    if number == held.number {
-        return Ok(held);
-    }
-    if number != held.number + 1 {
-        return Err(lost(number.to_string()));
-    }
-    while let Some((key, value)) = reader.next()? {
-        base.write(&key, value.as_deref())?;
-    }
-    let flushed = Flushed { number, applied: reader.info()?.applied };
-    base.set_flushed(&flushed)?;
-    base.flush()?;
-    Ok(flushed)
-}
-
-enum Unusable {
-    /// The database is to blame.
-    Database { number: u64, error: TableError },
-    /// Something else is.
-    Other(TableError),
-}
-
-impl From<TableError> for Unusable {
-    fn from(error: TableError) -> Self {
-        Self::Other(error)
-    }
-}
-
-/// Opens the database there is, or makes the first one.
-fn open_existing(directory: &Directory, options: &TableOptions) -> Result<(Base, Flushed), Unusable> {
-    let numbers = directory.numbers("tables")?;
-    let &[number] = numbers.as_slice() else {
-        return match numbers.last() {
-            None if directory.redo().exists() => {
-                Err(Unusable::Database { number: 0, error: TableError::Damaged("the database is gone".into()) })
-            }
-            None => Ok((make_database(directory, options)?, Flushed::default())),
-            Some(&number) => Err(Unusable::Database { number, error: TableError::Damaged("several databases".into()) }),
-        };
-    };
-    directory.remove_generating(number)?;
-    let opened = Base::open(&directory.database(number), options.cache_bytes);
-    let redone = opened.and_then(|base| redo(directory, &base).map(|flushed| (base, flushed)));
-    redone.map_err(|error| match is_locked(&error) {
-        // By another process, or by a snapshot run or a read of an earlier opening in this one: nothing is wrong with the database.
-        true => Unusable::Other(error),
-        false => Unusable::Database { number, error },
-    })
-}
-
-fn make_database(directory: &Directory, options: &TableOptions) -> Result<Base, TableError> {
-    let number = directory.next_number()?;
-    let base = Base::open(&directory.database(number), options.cache_bytes)?;
-    directory.sync_database(number)?;
-    Ok(base)
 }
 
 fn finish_open(directory: Directory, options: &TableOptions, base: Option<Base>, flushed: Flushed, mark: Option<Incomplete>) -> Opened {

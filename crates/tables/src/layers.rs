@@ -35,6 +35,18 @@ impl Pending {
             self.bytes -= key_bytes + RECORD_OVERHEAD + size(old.as_ref().map(|old| old.len()));
         }
     }
+    /// Takes writes in that are older than all that is here.
+    pub(crate) fn put_below(&mut self, older: &Pending) {
+        for (key, value) in &older.map {
+            if !self.map.contains_key(key) {
+                self.bytes += key.len() + RECORD_OVERHEAD + value.as_ref().map_or(0, |value| value.len());
+                self.map.insert(key.clone(), value.clone());
+            }
+        }
+        if self.applied.is_none() {
+            self.applied.clone_from(&older.applied);
+        }
+    }
     /// What is pending for a key: None if nothing, Some(None) if its removal.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<Arc<[u8]>>> {
         self.map.get(key)

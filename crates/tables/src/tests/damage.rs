@@ -211,7 +211,7 @@ fn a_database_that_is_gone_is_noticed() {
 }
 
 #[test]
-fn a_failed_flush_is_final() {
+fn a_flush_without_room_for_its_redo_file_can_be_repeated() {
     let dir = tempfile::tempdir().expect("dir");
     let tables = GroupTables::open(dir.path(), &small()).expect("open").tables;
     tables.commit(one(b"a", b"1"), b"1").expect("commit");
@@ -219,11 +219,46 @@ fn a_failed_flush_is_final() {
     // A folder in the way of the redo file's temporary name.
     fs::create_dir(dir.path().join("redo.tmp")).expect("folder");
     tables.commit(one(b"b", b"2"), b"2").expect("commit");
-    assert!(matches!(tables.flush(), Err(TableError::Io { .. })));
+    for _ in 0..2 {
+        assert!(matches!(tables.flush(), Err(TableError::Io { .. })));
+        assert_eq!((tables.applied(), tables.durable()), (Some(b"2".to_vec()), Some(b"1".to_vec())));
+        assert_eq!(tables.get(b"b").expect("get"), Some(b"2".to_vec()));
+    }
+    tables.commit(one(b"a", b"3"), b"3").expect("commit");
+    let big: Vec<u8> = vec![1; 70 << 10];
+    tables.commit(one(b"big", &big), b"4").expect("commit");
+    assert!(matches!(tables.commit(one(b"a", b"refused"), b"5"), Err(TableError::Io { .. })), "memory is bounded");
     fs::remove_dir(dir.path().join("redo.tmp")).expect("remove");
+    assert_eq!(tables.flush().expect("flush"), b"4");
+    drop(tables);
+    let tables = open_ready(dir.path(), b"4");
+    for (key, value) in [(b"a".as_slice(), b"3".as_slice()), (b"b", b"2"), (b"big", &big)] {
+        assert_eq!(tables.get(key).expect("get").as_deref(), Some(value));
+    }
+}
+
+#[test]
+fn a_flush_that_fails_in_sled_is_final_until_an_install() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tables = open(&dir.path().join("t")).tables;
+    tables.commit(one(b"long", &[1; 5_000]), b"1").expect("commit");
+    tables.flush().expect("flush");
+    let snapshot = dir.path().join("s");
+    tables.snapshot_to(&snapshot, b"").expect("snapshot").run().expect("run");
+    drop(tables);
+    let directory = Directory::open(&dir.path().join("t")).expect("folder");
+    let db = sled::open(directory.database(1)).expect("sled");
+    db.insert([&[crate::record::USER], b"long".as_slice()].concat(), b"garbage").expect("insert");
+    db.flush().expect("flush");
+    drop(db);
+    let tables = open_ready(&dir.path().join("t"), b"1");
+    tables.commit(one(b"long", b"2"), b"2").expect("commit");
+    assert!(matches!(tables.flush(), Err(TableError::Damaged(_))));
     assert!(matches!(tables.flush(), Err(TableError::Sled { .. })));
     assert!(matches!(tables.commit(one(b"c", b"3"), b"3"), Err(TableError::Sled { .. })));
-    assert_eq!(tables.durable(), Some(b"1".to_vec()));
-    drop(tables);
-    assert_eq!(open_ready(dir.path(), b"1").get(b"b").expect("get"), None);
+    assert_eq!((tables.durable(), tables.get(b"long").expect("get")), (Some(b"1".to_vec()), Some(b"2".to_vec())));
+    tables.install(&snapshot).expect("install");
+    tables.commit(one(b"c", b"3"), b"3").expect("commit");
+    assert_eq!(tables.flush().expect("flush"), b"3");
+    assert_eq!(tables.get(b"long").expect("get"), Some(vec![1; 5_000]));
 }

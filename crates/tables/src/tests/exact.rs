@@ -137,3 +137,51 @@ fn a_dropped_run_frees_the_place() {
     tables.snapshot_to(&dir.path().join("s"), b"").expect("snapshot").run().expect("run");
     assert_eq!(tables.get(b"k").expect("get"), None);
 }
+
+/// A value of one repeated byte pair, long enough for several pieces: torn ones show.
+fn long(turn: u16) -> Vec<u8> {
+    turn.to_be_bytes().repeat(2_000 + turn as usize % 5_000)
+}
+
+fn turn_of(value: &[u8]) -> u16 {
+    let turn = u16::from_be_bytes([value[0], value[1]]);
+    assert!(value == long(turn), "torn");
+    turn
+}
+
+#[test]
+fn readers_beside_flushes_see_whole_values_in_order() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tables = open(&dir.path().join("t")).tables;
+    let commit = |turn: u16| tables.commit([b"a", b"b", b"c"].map(|key| (key.to_vec(), Some(long(turn)))).into(), b"m").expect("commit");
+    commit(0);
+    let done = AtomicBool::new(false);
+    let going = || !done.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while going() {
+                tables.flush().expect("flush");
+            }
+        });
+        scope.spawn(|| {
+            let mut seen = 0;
+            while going() {
+                let turn = turn_of(&tables.get(b"b").expect("get").expect("record"));
+                assert!(turn >= seen);
+                seen = turn;
+            }
+        });
+        scope.spawn(|| {
+            let mut seen = 0;
+            while going() {
+                let all: Vec<u16> = records(&tables, b"", b"z").iter().map(|(_, value)| turn_of(value)).collect();
+                assert!(all.len() == 3 && all.iter().all(|turn| *turn == all[0] && *turn >= seen), "{all:?} after {seen}");
+                seen = turn_of(&tables.last(b"", b"z").expect("last").expect("record").1);
+            }
+        });
+        for turn in 1..1_500 {
+            commit(turn);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
