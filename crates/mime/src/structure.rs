@@ -87,7 +87,7 @@ pub struct Structure {
 }
 
 impl Structure {
-    /// Scans a message once. Takes about 40 bytes per part. Of a message larger than 4 GiB only the first 4 GiB are seen.
+    /// Scans a message once. Takes 32 bytes per part. Of a message larger than 4 GiB only the first 4 GiB are seen.
     #[must_use]
     pub fn parse(message: &[u8]) -> Self {
         Self { parts: scan::scan(message) }
