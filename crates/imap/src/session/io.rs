@@ -29,7 +29,15 @@ impl Settings {
     /// Settings of an encrypted connection with default limits.
     #[must_use]
     pub fn new(key: SessionKey, host: &str) -> Self {
-        Self { key, host: host.to_owned(), tls: true, plain_login: false, starttls: false, imap4rev2: true, message_bytes_max: MESSAGE_BYTES_MAX }
+        Self {
+            key,
+            host: host.to_owned(),
+            tls: true,
+            plain_login: false,
+            starttls: false,
+            imap4rev2: true,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+        }
     }
 }
 
@@ -76,7 +84,7 @@ pub enum Mechanism {
 pub enum Input<'a> {
     /// The connection is ready (TLS from the first byte included): the greeting is due. Comes once, first.
     Connected,
-    /// Bytes from the client, in plain text. Given only while `Session::wants_input`; a piece should not exceed 64 KiB.
+    /// Bytes from the client, in plain text. Given only while [`super::Session::wants_input`]; a piece should not exceed 64 KiB.
     Bytes(&'a [u8]),
     /// The outcome of the call in flight. The driver gives it only when the earlier [`Output::Send`] bytes have left for the
     /// socket (but for a bounded rest): that is all the back-pressure a slow reader needs.
@@ -90,7 +98,7 @@ pub enum Input<'a> {
     LoginResult(Result<Identity, LoginError>),
     /// The watch asked by [`Output::Watch`] fired. Several may be merged into one.
     Changed,
-    /// Time passed; due at `Session::deadline_ms`, harmless at any time.
+    /// Time passed; due at [`super::Session::deadline_ms`], harmless at any time.
     Tick,
     /// The TLS handshake asked by [`Output::StartTls`] is complete.
     TlsStarted,
