@@ -1,0 +1,132 @@
+//! What all connections of a frontend share.
+
+use crate::numbers::SessionNumbers;
+use crate::options::FrontendOptions;
+use crate::registry::Registry;
+use crate::spool::Spool;
+use crate::stats::{FrontendStats, count};
+use crate::throttle::{Counted, Failures, Use, counted};
+use parliament_ids::AccountId;
+use parliament_mail_api::{Answer, Call, Directory, Identity, LoginError, MailService, Unserved};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Serving.
+    Running,
+    /// No new connections; LMTP sessions end between messages.
+    Draining,
+    /// Every session is told goodbye.
+    Closing,
+}
+
+/// One user's connection from one address.
+pub(crate) type UserUse = Use<(AccountId, IpAddr)>;
+
+pub(crate) struct Shared {
+    pub(crate) options: FrontendOptions,
+    pub(crate) service: Arc<dyn MailService>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) stats: Arc<FrontendStats>,
+    pub(crate) registry: Registry,
+    pub(crate) numbers: SessionNumbers,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) lmtp: Arc<parliament_lmtp::Settings>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) by_address: Arc<Counted<IpAddr>>,
+    pub(crate) total: Arc<Counted<()>>,
+    by_user: Arc<Counted<(AccountId, IpAddr)>>,
+    failures: Failures,
+    epoch: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(options: FrontendOptions, service: Arc<dyn MailService>, directory: Arc<dyn Directory>) -> std::io::Result<Self> {
+        let stats = Arc::new(FrontendStats::default());
+        let lmtp = parliament_lmtp::Settings {
+            host: options.host.clone(),
+            message_bytes_max: options.message_bytes_max,
+            add_headers: options.lmtp_add_headers,
+            starttls: options.certificates.is_some(),
+        };
+        Ok(Self {
+            spool: Spool::open(&options.spool_dir, options.spool_bytes_max, Arc::clone(&stats))?,
+            numbers: SessionNumbers::new(options.node, options.boot),
+            by_address: Counted::new(options.connections_per_address_max),
+            total: Counted::new(options.connections_max),
+            by_user: Counted::new(options.connections_per_user_and_address_max),
+            phase: watch::Sender::new(Phase::Running),
+            registry: Registry::default(),
+            failures: Failures::default(),
+            epoch: Instant::now(),
+            lmtp: Arc::new(lmtp),
+            options,
+            service,
+            directory,
+            stats,
+        })
+    }
+
+    /// Carries out a request and counts it.
+    pub(crate) async fn call(&self, call: Call) -> Result<Answer, Unserved> {
+        count(&self.stats.calls, 1);
+        let result = self.service.call(call).await;
+        if result.is_err() {
+            count(&self.stats.calls_unserved, 1);
+        }
+        result
+    }
+
+    /// Checks a password, slower after failures and not at all after many; takes one of the user's connections.
+    pub(crate) async fn login(&self, name: &str, password: &str, remote: SocketAddr) -> Result<(Identity, UserUse), LoginError> {
+        let address = remote.ip();
+        if !self.failures.may_try(address, name, Instant::now()) {
+            count(&self.stats.logins_throttled, 1);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Err(LoginError::Throttled);
+        }
+        match self.directory.login(name, password, address).await {
+            Ok(identity) => {
+                self.failures.succeeded(address, name);
+                let Some(held) = self.by_user.take((identity.account, counted(address))) else {
+                    count(&self.stats.logins_throttled, 1);
+                    return Err(LoginError::Unavailable);
+                };
+                count(&self.stats.logins_accepted, 1);
+                Ok((identity, held))
+            }
+            Err(LoginError::Refused) => {
+                count(&self.stats.logins_refused, 1);
+                let wait = self.failures.failed(address, name, Instant::now());
+                tokio::time::sleep(wait).await;
+                Err(LoginError::Refused)
+            }
+            Err(error) => {
+                let throttled = error == LoginError::Throttled;
+                count(if throttled { &self.stats.logins_throttled } else { &self.stats.logins_unavailable }, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Milliseconds of a clock that never goes back.
+    pub(crate) fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Seconds since 1970 UTC.
+pub(crate) fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Waits until a stop has come at least as far as `phase`.
+pub(crate) async fn phase_reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    if phases.wait_for(|now| *now >= phase).await.is_err() {
+        // The frontend itself is gone, which is further than any phase.
+    }
+}
