@@ -11,7 +11,7 @@ use parliament_ids::{
 };
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{
-    Answer, BodySource, Call, Changed, Directory, FetchPage, FetchRow, FlagRow, Identity, LoginError, MailService, Mutation,
+    Answer, BodySource, Call, Changed, Delta, Directory, FetchPage, FetchRow, FlagRow, Identity, LoginError, MailService, Mark, Mutation,
     RecipientError, Rejection, Reply, Request, Selected, Unserved, UploadId, Watch,
 };
 use std::collections::HashMap;
@@ -37,6 +37,8 @@ pub struct Memory {
     pub lose_uploads: AtomicU32,
     pub no_quorum: AtomicBool,
     pub pieces_read: AtomicU32,
+    /// Counts changes, for watches.
+    pub changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl Memory {
@@ -46,6 +48,7 @@ impl Memory {
 
     pub fn put(&self, account: AccountId, message: &[u8]) {
         self.boxes.lock().unwrap().entry(account).or_default().push(Some(message.to_vec()));
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn body(&self, account: AccountId, body: &BodySource) -> Result<Vec<u8>, Rejection> {
@@ -108,6 +111,22 @@ impl Memory {
         rows.filter(|(_, row)| row.is_some()).map(|(at, _)| Uid(at as u32 + 1)).collect()
     }
 
+    fn delta(&self, owner: AccountId, mark: Mark) -> Delta {
+        let uids = self.uids(owner);
+        let known = UidSet::range(Uid(1), Uid(mark.uid_next.0 - 1));
+        let arrived = uids.difference(&known);
+        Delta {
+            mailbox: mark.mailbox,
+            gone: false,
+            modseq: ModSeq(mark.modseq.0 + 1),
+            uid_next: arrived.last().map_or(mark.uid_next, Uid::next),
+            vanished: known.difference(&uids),
+            arrived,
+            changed: Vec::new(),
+            keywords: Vec::new(),
+        }
+    }
+
     fn select(&self, owner: AccountId) -> Reply {
         let uids = self.uids(owner);
         let uid_next = uids.last().map_or(Uid(1), Uid::next);
@@ -158,20 +177,22 @@ impl MailService for Memory {
         if self.no_quorum.load(SeqCst) {
             return Err(Unserved::NoQuorum);
         }
-        Ok(Answer { outcome: self.serve(&call), delta: None })
+        let outcome = self.serve(&call);
+        Ok(Answer { outcome, delta: call.view.map(|mark| self.delta(call.owner, mark)) })
     }
 
     fn watch(&self, _: AccountId, _: MailboxId) -> Box<dyn Watch> {
-        Box::new(Silent)
+        Box::new(Counted(self.changes.subscribe()))
     }
 }
 
-struct Silent;
+struct Counted(tokio::sync::watch::Receiver<u64>);
 
 #[async_trait]
-impl Watch for Silent {
+impl Watch for Counted {
     async fn changed(&mut self) -> Changed {
-        std::future::pending().await
+        self.0.changed().await.unwrap();
+        Changed
     }
 }
 
