@@ -9,7 +9,7 @@ use parliament_mailbox_state::{Overlay, TableFault};
 use serde::{Deserialize, Serialize};
 
 /// What a command of group 0 came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Done.
     Done,
@@ -23,7 +23,7 @@ pub enum Reply {
 }
 
 /// Why a command of group 0 was refused; nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refused {
     /// There is a cluster already.
     AlreadyFormed,

@@ -67,6 +67,8 @@ format!(/// A request for a user's holder.
     Call, encode_call, decode_call, "relayed request", RELAY_VERSION);
 format!(/// What the holder answered.
     Result<Answer, Unserved>, encode_answer, decode_answer, "relayed answer", RELAY_VERSION);
+format!(/// What a command of group 0 came to, told to the node that sent it to the leader.
+    parliament_cluster_state::Applied, encode_cluster_applied, decode_cluster_applied, "outcome of a command of group 0", RELAY_VERSION);
 
 #[cfg(test)]
 mod golden;
