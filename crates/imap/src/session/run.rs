@@ -32,7 +32,8 @@ impl Session {
     /// One event of the framer, for whoever is to have it. False when there is none.
     fn advance(&mut self) -> bool {
         match &self.job {
-            Job::None => self.next_command(),
+            // A call of an APPEND that was given up may still be in flight.
+            Job::None => !self.is_calling() && self.next_command(),
             Job::Sasl(_) => self.next_sasl_line(),
             Job::Idle(_) => self.next_idle_line(),
             Job::Append(_) => self.next_append_event(),
