@@ -85,7 +85,8 @@ impl Connection {
     /// Does the TLS handshake.
     pub(crate) async fn start_tls(&mut self, shared: &Shared) -> io::Result<()> {
         let certificates = shared.options.certificates.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
-        self.socket.start_tls(&certificates.acceptor(), shared.options.handshake_timeout).await?;
+        // Boxed: a handshake's state is large and short-lived, and would else be part of every connection for its whole life.
+        Box::pin(self.socket.start_tls(&certificates.acceptor(), shared.options.handshake_timeout)).await?;
         self.tls = true;
         self.registered.update(|info| info.tls = true);
         Ok(())

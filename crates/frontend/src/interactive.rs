@@ -69,7 +69,8 @@ struct Driver<'a, S> {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve<S: Stepper>(shared: &Arc<Shared>, connection: &mut Connection, session: S) -> io::Result<()> {
-    let mut driver = Driver {
+    // Boxed, as are the rarer steps: a task is as large as all that it may ever hold at once, and most are idle.
+    let mut driver = Box::new(Driver {
         shared,
         connection,
         session,
@@ -82,7 +83,7 @@ pub(crate) async fn serve<S: Stepper>(shared: &Arc<Shared>, connection: &mut Con
         selected: None,
         at_end: false,
         told_to_stop: false,
-    };
+    });
     let served = driver.run().await;
     driver.finish_call();
     served
@@ -157,7 +158,7 @@ impl<S: Stepper> Driver<'_, S> {
                 Output::Call { call, body } => self.start_call(call, *body),
                 Output::Login { name, password, .. } => {
                     self.flush().await?;
-                    self.login(&name, &password.0).await;
+                    Box::pin(self.login(&name, &password.0)).await;
                 }
                 Output::StartTls => {
                     self.flush().await?;
@@ -166,9 +167,9 @@ impl<S: Stepper> Driver<'_, S> {
                 }
                 Output::Watch(None) => self.watch = None,
                 Output::Watch(Some((owner, mailbox))) => self.watch = Some(next_change(self.shared.service.watch(owner, mailbox))),
-                Output::SpoolReserve { spool, bytes } => self.reserve(spool, bytes).await,
-                Output::SpoolWrite { spool, bytes } => self.append(spool, bytes).await,
-                Output::SpoolRead { spool, offset, length } => self.read_back(spool, offset, length).await,
+                Output::SpoolReserve { spool, bytes } => Box::pin(self.reserve(spool, bytes)).await,
+                Output::SpoolWrite { spool, bytes } => Box::pin(self.append(spool, bytes)).await,
+                Output::SpoolRead { spool, offset, length } => Box::pin(self.read_back(spool, offset, length)).await,
                 Output::SpoolRelease(spool) => drop(self.spools.remove(&spool)),
                 Output::Close => {
                     self.flush().await?;

@@ -5,7 +5,7 @@ use crate::deliver::{Source, deliver};
 use crate::shared::{Phase, Shared, phase_reached, unix_now};
 use crate::spool::SpoolFile;
 use crate::stats::count;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use parliament_lmtp::{Answer, Body, Message, Output, Peer, Session, Wants};
 use parliament_mail_api::{Reply, Unserved};
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ struct Driver<'a> {
     session: Session,
     spool: Option<SpoolFile>,
     /// What came in beyond what the session takes now.
-    unread: Vec<u8>,
+    unread: Bytes,
 }
 
 /// Serves a connection to its end.
@@ -28,7 +28,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, connection: &mut Connection) -> 
     let peer = Peer { address: connection.remote.ip().to_canonical(), session: connection.number.key(), tls: connection.tls };
     let mut outputs = Vec::new();
     let session = Session::new(Arc::clone(&shared.lmtp), peer, &mut outputs);
-    let mut driver = Driver { shared, connection, session, spool: None, unread: Vec::new() };
+    let mut driver = Driver { shared, connection, session, spool: None, unread: Bytes::new() };
     driver.run(outputs).await
 }
 
@@ -43,9 +43,9 @@ impl Driver<'_> {
                 return Ok(());
             }
             let consumed = self.session.receive(&self.unread, unix_now(), &mut outputs);
-            self.unread.drain(..consumed);
+            self.unread.advance(consumed);
             if self.unread.is_empty() {
-                self.unread = Vec::new();
+                self.unread = Bytes::new();
             }
         }
     }
@@ -67,7 +67,7 @@ impl Driver<'_> {
             () = phase_reached(&mut phases, stop_at) => self.session.shut_down(outputs),
             read = tokio::time::timeout(self.shared.options.lmtp_idle_timeout, connection.socket.read()) => match read {
                 Ok(bytes) => {
-                    self.unread = bytes?;
+                    self.unread = bytes?.into();
                     return Ok(!self.unread.is_empty());
                 }
                 Err(_) => self.session.time_out(outputs),
@@ -100,11 +100,11 @@ impl Driver<'_> {
                 Output::Deliver(_) if spool_failed => self.spool = None,
                 Output::Deliver(message) => self.deliver(message).await?,
                 Output::StartTls => {
-                    self.unread = Vec::new();
+                    self.unread = Bytes::new();
                     self.connection.start_tls(self.shared).await?;
                     self.session.answer(Answer::TlsStarted, &mut more);
                 }
-                Output::Close => self.unread = Vec::new(),
+                Output::Close => self.unread = Bytes::new(),
             }
             queue.extend(more);
         }

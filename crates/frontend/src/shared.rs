@@ -90,6 +90,11 @@ impl Shared {
             return Err(LoginError::Throttled);
         }
         match self.directory.login(name, password, address).await {
+            // Many guesses at once may all have begun before the first failed; one that is right wins nothing by that.
+            Ok(_) if !self.failures.may_try(address, name, Instant::now()) => {
+                count(&self.stats.logins_throttled, 1);
+                Err(LoginError::Throttled)
+            }
             Ok(identity) => {
                 self.failures.succeeded(address, name);
                 let Some(held) = self.by_user.take((identity.account, counted(address))) else {

@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 /// One read takes at most this many bytes.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Closing politely may take this long.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// Shared by all connections of a thread, so that an idle one owns no read buffer.
@@ -104,9 +104,14 @@ impl Socket {
         Ok(())
     }
 
-    /// Ends the stream in the client's direction.
+    /// Ends the stream in the client's direction, then waits a little for the client to do the same: to close over bytes
+    /// that were not read would reset the connection, and the last reply might never arrive.
     pub(crate) async fn close(mut self) {
-        let closing = self.limited(|stream, context| stream.poll_shutdown(context));
+        let closing = async {
+            self.limited(|stream, context| stream.poll_shutdown(context)).await?;
+            while !self.read().await?.is_empty() {}
+            io::Result::Ok(())
+        };
         // The connection is over either way; an error changes nothing.
         let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }

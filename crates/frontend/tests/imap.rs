@@ -107,6 +107,7 @@ async fn a_kicked_session_is_told_while_its_change_goes_on() {
     eventually("it is under way", || served.memory.requests.lock().unwrap().len() == 1).await;
     served.frontend.registry().kick("maintenance", |_| true);
     client.until("* BYE [UNAVAILABLE] maintenance").await;
+    drop(client);
     eventually("the connection is gone", || served.frontend.registry().list().is_empty()).await;
     assert_eq!(served.frontend.numbers().watermark(), 1, "its number lives as long as its request");
     eventually("the message is there", || served.memory.messages(ANN).len() == 1).await;

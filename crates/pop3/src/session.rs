@@ -242,7 +242,7 @@ impl Session {
     /// Runs the lines that are complete, until one has to wait.
     fn run_commands(&mut self) {
         let mut at = 0;
-        let input = std::mem::take(&mut self.input);
+        let mut input = std::mem::take(&mut self.input);
         while self.wants_input() {
             let rest = input.get(at..).unwrap_or_default();
             let Some(end) = memchr::memchr(b'\n', rest) else {
@@ -272,7 +272,8 @@ impl Session {
         if matches!(self.job, Job::Tls | Job::Closed) {
             return;
         }
-        self.input = if at == 0 { input } else { input.get(at..).unwrap_or_default().to_vec() };
+        input.drain(..at);
+        self.input = if input.is_empty() { Vec::new() } else { input };
     }
 
     fn line(&mut self, line: &[u8]) {
