@@ -27,6 +27,15 @@ fn busy(turn: u64) -> Writes {
         .collect()
 }
 
+/// Ends the other threads of a test, when it fails too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn snapshot_is_the_image_of_the_moment() {
     let dir = tempfile::tempdir().expect("dir");
@@ -44,6 +53,7 @@ fn snapshot_is_the_image_of_the_moment() {
     }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 commit();
@@ -74,7 +84,6 @@ fn snapshot_is_the_image_of_the_moment() {
             let copy = open_ready(&copy_dir, &turn.to_be_bytes());
             assert_eq!(records(&copy, b"", b"\xff"), records(&image, b"", b"\xff"));
         }
-        done.store(true, Ordering::Relaxed);
     });
     let model = model.into_inner().expect("lock");
     assert_eq!(records(&tables, b"", b"\xff"), records(&model.0, b"", b"\xff"));
@@ -158,6 +167,7 @@ fn readers_beside_flushes_see_whole_values_in_order() {
     let done = AtomicBool::new(false);
     let going = || !done.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
+        let _stop = Stop(&done);
         scope.spawn(|| {
             while going() {
                 tables.flush().expect("flush");
@@ -182,6 +192,5 @@ fn readers_beside_flushes_see_whole_values_in_order() {
         for turn in 1..1_500 {
             commit(turn);
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
