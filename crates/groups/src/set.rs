@@ -1,0 +1,218 @@
+//! All groups of a node, on one runtime in a thread of its own.
+
+use crate::config::{NodeConfig, SnapshotPolicy};
+use crate::executor::Executor;
+use crate::group::{Group, GroupInner};
+use crate::inbound::{Hosted, Inbound, Raft};
+use crate::link::Peers;
+use crate::lock;
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::start::{self, GroupStart, StartError};
+use crate::state_machine::{Core, StateMachine};
+use openraft::Config;
+use parliament_ids::{GroupId, NodeId};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How often each group looks whether tables are to be flushed or a snapshot is due.
+const CARE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the node lends to consensus.
+pub struct Ports {
+    /// The transport.
+    pub peers: Arc<dyn Peers>,
+}
+
+struct Running {
+    raft: Raft,
+    core: Arc<Core>,
+    care: JoinHandle<()>,
+}
+
+/// The groups of one node.
+pub struct GroupSet {
+    config: NodeConfig,
+    raft_config: Arc<Config>,
+    ports: Ports,
+    inbound: Arc<Inbound>,
+    executor: Arc<Executor>,
+    /// One snapshot build at a time, one flush at a time.
+    builds: Arc<Semaphore>,
+    flushes: Arc<Semaphore>,
+    groups: Mutex<BTreeMap<GroupId, Running>>,
+    runtime: tokio::runtime::Handle,
+    thread: Mutex<Option<(oneshot::Sender<()>, std::thread::JoinHandle<()>)>>,
+}
+
+impl GroupSet {
+    /// Starts the runtime and the apply threads.
+    ///
+    /// # Errors
+    /// When settings contradict each other or no thread can be started.
+    pub fn new(config: NodeConfig, ports: Ports) -> Result<Self, StartError> {
+        let raft_config = Arc::new(config.openraft()?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("consensus-blocking").build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("consensus".into()).spawn(move || {
+            // Ends also when the set is dropped without a shutdown.
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        })?;
+        Ok(Self {
+            raft_config,
+            ports,
+            inbound: Arc::new(Inbound::new(handle.clone())),
+            executor: Arc::new(Executor::start(config.apply_threads)?),
+            builds: Arc::new(Semaphore::new(1)),
+            flushes: Arc::new(Semaphore::new(1)),
+            groups: Mutex::new(BTreeMap::new()),
+            runtime: handle,
+            thread: Mutex::new(Some((stop, thread))),
+            config,
+        })
+    }
+
+    /// The runtime of consensus. Only what must be near it belongs there: append connections do, clients do not.
+    #[must_use]
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+    /// Where the transport delivers what peers send.
+    #[must_use]
+    pub fn inbound(&self) -> &Arc<Inbound> {
+        &self.inbound
+    }
+
+    /// Starts a group. Returns once it has settled what a crash may have left; committed entries are replayed meanwhile.
+    ///
+    /// # Errors
+    /// [`StartError`]; other groups go on.
+    pub async fn start<M: Machine>(&self, start: GroupStart, machine: Arc<M>) -> Result<Group<M>, StartError> {
+        let group = start.group;
+        if lock(&self.groups).contains_key(&group) {
+            return Err(StartError::Running(group));
+        }
+        let gate = start.gate.clone();
+        let prepared = tokio::task::spawn_blocking(move || start::open(start, machine)).await.map_err(io::Error::other)??;
+        prepared.settle().await?;
+        let core = prepared.core.clone();
+        let network = Network::new(group, self.config.node.0, self.ports.peers.clone());
+        let machine = StateMachine::new(core.clone(), self.executor.clone(), self.builds.clone());
+        let (node, raft_config, log) = (self.config.node.0, self.raft_config.clone(), prepared.log);
+        let raft = self.runtime.spawn(async move { Raft::new(node, raft_config, network, log, machine).await });
+        let raft = raft.await.map_err(|_| StartError::Stopping)?.map_err(|e| StartError::Consensus(e.to_string()))?;
+        let caretaker = Caretaker {
+            raft: raft.clone(),
+            core: core.clone(),
+            flushes: self.flushes.clone(),
+            policy: self.config.snapshots,
+            flush_interval: Duration::from_millis(self.config.flush_interval),
+        };
+        let care = self.runtime.spawn(caretaker.run());
+        self.inbound.insert(Hosted { group, raft: raft.clone(), gate: gate.clone(), snapshots: core.snapshots.clone() });
+        let inner = GroupInner {
+            group,
+            node: self.config.node,
+            raft: raft.clone(),
+            core: core.clone(),
+            gate,
+            deadline: Duration::from_millis(self.config.deadline),
+        };
+        lock(&self.groups).insert(group, Running { raft, core, care });
+        Ok(Group::new(Arc::new(inner)))
+    }
+
+    /// A peer is reachable again: what waits to speak to it does so at once.
+    pub async fn peer_up(&self, peer: NodeId) {
+        let rafts: Vec<Raft> = lock(&self.groups).values().map(|running| running.raft.clone()).collect();
+        for raft in rafts {
+            // A group that has stopped has nothing to say.
+            let _ = raft.trigger().reset_backoff([peer.0]).await;
+        }
+    }
+
+    /// Stops one group and makes its tables durable.
+    pub async fn stop(&self, group: GroupId) {
+        let running = lock(&self.groups).remove(&group);
+        if let Some(running) = running {
+            self.inbound.remove(group);
+            end(group, running).await;
+        }
+    }
+
+    /// Stops all groups, then the runtime.
+    pub async fn shutdown(&self) {
+        let groups = std::mem::take(&mut *lock(&self.groups));
+        for (group, running) in groups {
+            self.inbound.remove(group);
+            end(group, running).await;
+        }
+        let thread = lock(&self.thread).take();
+        if let Some((stop, thread)) = thread {
+            let _ = stop.send(());
+            if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
+                tracing::error!("the consensus thread panicked");
+            }
+        }
+    }
+}
+
+async fn end(group: GroupId, running: Running) {
+    running.care.abort();
+    if let Err(error) = running.raft.shutdown().await {
+        tracing::error!(%group, %error, "consensus did not end cleanly");
+    }
+    let core = running.core;
+    match tokio::task::spawn_blocking(move || core.tables.flush()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%group, %error, "tables were not flushed; the log will be replayed"),
+        Err(error) => tracing::error!(%group, %error, "flush panicked"),
+    }
+}
+
+/// Flushes a group's tables and writes its snapshots in time.
+struct Caretaker {
+    raft: Raft,
+    core: Arc<Core>,
+    flushes: Arc<Semaphore>,
+    policy: SnapshotPolicy,
+    flush_interval: Duration,
+}
+
+impl Caretaker {
+    async fn run(self) {
+        let mut flushed = Instant::now();
+        loop {
+            tokio::time::sleep(CARE_INTERVAL).await;
+            if self.core.tables.needs_flush() || flushed.elapsed() >= self.flush_interval {
+                self.flush().await;
+                flushed = Instant::now();
+            }
+            if self.policy.is_due(self.core.growth.get(), self.newest_bytes()) && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn flush(&self) {
+        let Ok(_one_at_a_time) = self.flushes.acquire().await else { return };
+        let core = self.core.clone();
+        let flushed = tokio::task::spawn_blocking(move || core.tables.flush()).await;
+        if let Ok(Err(error)) = flushed {
+            // The next commit fails with it and stops the group.
+            tracing::error!(group = %self.core.group, %error, "tables cannot be made durable");
+        }
+    }
+
+    fn newest_bytes(&self) -> u64 {
+        let newest = self.core.snapshots.newest();
+        newest.and_then(|file| std::fs::metadata(file.path()).ok()).map_or(0, |meta| meta.len())
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole replicas in one process: journal and tables in temporary folders, channels as network.
+
+mod cluster;
+mod lab;
+mod suite;
