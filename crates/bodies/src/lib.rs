@@ -1,250 +1,331 @@
-//! Message bodies of one node, by BLAKE3 address: small ones in the node journal, larger ones in files of their own.
+//! Message bodies of this node by content address (BLAKE3): small ones in the node journal, larger ones as files of their own. Receipts prove
+//! presence, pins keep what is about to be referenced, collection removes what nothing refers to, the scrub finds what rotted.
 //!
-//! What counts as *present* is durable before any log entry that is appended later: a small body's frame is queued in the
-//! journal ahead of the entry's, a large one's file is synced before it gets its name. So a replica that waits for a body to be
-//! present before it appends the entry that names it holds invariant I1, and a [`Receipt`], which only this crate makes, is the
-//! proof that a proposal needs. Reads hash what they read; damage makes a body absent, so that it is pulled again.
+//! Knows nothing of groups or the network: callers say what is referenced, and bring the bytes of what is missing.
 
-mod keep;
+mod collect;
+mod fault;
 mod large;
-mod upload;
+mod receipt;
+mod scrub;
+mod stage;
+#[cfg(test)]
+mod tests;
 
-pub use keep::GRACE_MS;
-pub use upload::{UPLOAD_BYTES_TOTAL_MAX, UploadKey};
+pub use collect::Collected;
+pub use fault::BodyFault;
+pub use receipt::Receipt;
+pub use scrub::{Scrub, Scrubbed};
+pub use stage::Stage;
 
 use bytes::Bytes;
-use large::LargeBodies;
-use parliament_ids::BodyHash;
-use parliament_ids::limits::JOURNAL_BODY_BYTES_MAX;
-use parliament_journal::{Journal, JournalFault};
-use std::collections::HashMap;
-use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use large::{Filling, Large};
+use parliament_ids::{BodyHash, limits};
+use parliament_journal::disk::{Disk, RealDisk};
+use parliament_journal::{Journal, JournalFault, Space};
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Why a body was not stored or read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum BodyError {
-    /// Bounded queues are full: try again.
-    #[error("busy")]
-    Busy,
-    /// The disk is too full for bodies.
-    #[error("no space for bodies")]
-    NoSpace,
-    /// The bytes do not have the hash that was told.
-    #[error("the bytes do not have the address {0}")]
-    WrongHash(BodyHash),
-    /// The upload is unknown, out of order, or was dropped for want of room.
-    #[error("upload lost")]
-    UploadLost,
-    /// Not here, or damaged and therefore no longer here.
-    #[error("body {0} is not here")]
-    Absent(BodyHash),
-    /// The disk failed.
-    #[error("{0}")]
-    Disk(Arc<io::Error>),
-    /// The journal failed: the node must stop.
-    #[error("{0}")]
-    Journal(JournalFault),
+/// How a [`BodyStore`] is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Folder of the large bodies and the spool files; made when missing.
+    pub dir: PathBuf,
+    /// Largest body, bytes.
+    pub body_bytes_max: u64,
+    /// Most bytes that unfinished uploads hold together.
+    pub staged_bytes_max: u64,
+    /// How long a released body stays, ms.
+    pub grace_ms: u64,
+    /// The files. Tests put a simulated disk here.
+    pub disk: Arc<dyn Disk>,
 }
 
-impl From<io::Error> for BodyError {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::StorageFull { Self::NoSpace } else { Self::Disk(Arc::new(error)) }
-    }
-}
-
-impl From<JournalFault> for BodyError {
-    fn from(fault: JournalFault) -> Self {
-        match fault {
-            JournalFault::Busy => Self::Busy,
-            JournalFault::NoSpace => Self::NoSpace,
-            JournalFault::CorruptBody { hash, .. } => Self::Absent(hash),
-            other => Self::Journal(other),
+impl Options {
+    /// The defaults for a folder.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            body_bytes_max: limits::MESSAGE_BYTES_MAX,
+            staged_bytes_max: 1024 * 1024 * 1024,
+            grace_ms: 10 * 60 * 1000,
+            disk: Arc::new(RealDisk),
         }
     }
 }
 
-/// The bodies of a node.
+/// The bodies of this node. A cheap handle.
+#[derive(Clone)]
 pub struct BodyStore {
-    journal: Journal,
-    large: LargeBodies,
-    pub(crate) uploads: Mutex<upload::Uploads>,
-    pub(crate) keeping: Mutex<keep::Keeping>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) journal: Journal,
+    pub(crate) large: Large,
+    pub(crate) options: Options,
+    pub(crate) staged: AtomicU64,
+    /// How often each body is pinned. Removal happens under this lock, so that what was pinned and seen present stays.
+    pub(crate) pins: Mutex<HashMap<BodyHash, u32>>,
+    /// Released bodies, and when, in the caller's clock, ms.
+    pub(crate) released: Mutex<HashMap<BodyHash, u64>>,
+    pub(crate) damaged: Mutex<BTreeSet<BodyHash>>,
     arrived: Notify,
 }
 
-/// Proof that a body is stored here ahead of any entry appended from now on. While it or a clone of it lives, the body is not
-/// collected.
-#[derive(Clone)]
-pub struct Receipt(Arc<Pin>);
-
-struct Pin {
-    store: Arc<BodyStore>,
-    hash: BodyHash,
-    size: u64,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.store.unpin(&self.hash);
-    }
-}
-
-impl Receipt {
-    /// The body's address.
-    #[must_use]
-    pub fn hash(&self) -> BodyHash {
-        self.0.hash
-    }
-    /// Its size, bytes.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.0.size
-    }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The address of these bytes.
-#[must_use]
-pub fn address(bytes: &[u8]) -> BodyHash {
-    BodyHash(*blake3::hash(bytes).as_bytes())
+impl Inner {
+    pub(crate) fn pin(&self, hash: &BodyHash) {
+        *lock(&self.pins).entry(*hash).or_default() += 1;
+    }
+
+    pub(crate) fn unpin(&self, hash: &BodyHash) {
+        let mut pins = lock(&self.pins);
+        if let Some(count) = pins.get_mut(hash) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(hash);
+            }
+        }
+    }
 }
 
 impl BodyStore {
-    /// Opens the store: large bodies lie below `dir`, unfinished files there are removed.
-    ///
-    /// # Errors
-    /// When the folder cannot be made or read.
-    pub fn open(dir: &Path, journal: Journal) -> Result<Arc<Self>, BodyError> {
-        let large = LargeBodies::open(dir)?;
-        let uploads = upload::Uploads::open(&dir.join("uploads"))?;
-        Ok(Arc::new(Self { journal, large, uploads: Mutex::new(uploads), keeping: Mutex::default(), arrived: Notify::new() }))
+    /// Opens the store over an open journal; unfinished uploads of an earlier process are removed.
+    pub fn open(journal: Journal, options: Options) -> Result<Self, BodyFault> {
+        let large = Large::open(options.disk.clone(), options.dir.clone())?;
+        let inner = Inner {
+            journal,
+            large,
+            options,
+            staged: AtomicU64::new(0),
+            pins: Mutex::default(),
+            released: Mutex::default(),
+            damaged: Mutex::default(),
+            arrived: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Stores a body and pins it. Blocks for the disk when it is larger than [`JOURNAL_BODY_BYTES_MAX`].
-    ///
-    /// # Errors
-    /// [`BodyError::Busy`], [`BodyError::NoSpace`] or a failed disk.
-    pub fn put(self: &Arc<Self>, bytes: &Bytes, now_ms: u64) -> Result<Receipt, BodyError> {
-        self.put_addressed(address(bytes), bytes, now_ms)
+    /// Stores a body. Returns at once for a small one, after its syncs for a large one (above [`limits::JOURNAL_BODY_BYTES_MAX`]).
+    pub fn put(&self, bytes: Bytes) -> Result<Receipt, BodyFault> {
+        let hash = BodyHash(*blake3::hash(&bytes).as_bytes());
+        self.put_hashed(hash, bytes)
     }
 
-    /// Stores a body that came with an address, after checking it.
-    ///
-    /// # Errors
-    /// As [`BodyStore::put`], and [`BodyError::WrongHash`].
-    pub fn put_checked(self: &Arc<Self>, hash: BodyHash, bytes: &Bytes, now_ms: u64) -> Result<Receipt, BodyError> {
-        if address(bytes) != hash {
-            return Err(BodyError::WrongHash(hash));
+    /// [`BodyStore::put`] of bytes that were announced under a hash, by a peer for instance; `WrongHash` when they are others.
+    pub fn put_expected(&self, expected: BodyHash, bytes: Bytes) -> Result<Receipt, BodyFault> {
+        let got = BodyHash(*blake3::hash(&bytes).as_bytes());
+        if got != expected {
+            return Err(BodyFault::WrongHash { expected, got });
         }
-        self.put_addressed(hash, bytes, now_ms)
+        self.put_hashed(got, bytes)
     }
 
-    fn put_addressed(self: &Arc<Self>, hash: BodyHash, bytes: &Bytes, now_ms: u64) -> Result<Receipt, BodyError> {
-        // Pinned first, so that a collector that runs meanwhile leaves the body alone.
-        let receipt = self.pin(hash, bytes.len() as u64);
-        self.fresh(hash, now_ms);
-        if bytes.len() > JOURNAL_BODY_BYTES_MAX {
-            self.large.put(&hash, bytes)?;
-        } else {
-            self.put_in_journal(hash, bytes.clone())?;
+    /// [`BodyStore::put`], which waits while the journal's queue is full, and stores a large body on a blocking thread.
+    pub async fn put_patiently(&self, bytes: Bytes, timeout: Duration) -> Result<Receipt, BodyFault> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let result = if bytes.len() > limits::JOURNAL_BODY_BYTES_MAX {
+                let (store, bytes) = (self.clone(), bytes.clone());
+                let work = tokio::task::spawn_blocking(move || store.put(bytes)).await;
+                work.unwrap_or(Err(BodyFault::Journal(JournalFault::Closed)))
+            } else {
+                self.put(bytes.clone())
+            };
+            match result {
+                Err(fault) if fault.is_busy() && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(2)).await
+                }
+                other => return other,
+            }
         }
-        self.arrived.notify_waiters();
-        Ok(receipt)
     }
 
-    fn put_in_journal(&self, hash: BodyHash, bytes: Bytes) -> Result<(), BodyError> {
-        // A refusal is told before `put_body` returns; a failed write ends the journal, and with it every later entry.
-        let refused: Arc<Mutex<Option<JournalFault>>> = Arc::default();
+    fn put_hashed(&self, hash: BodyHash, bytes: Bytes) -> Result<Receipt, BodyFault> {
+        if bytes.len() as u64 > self.inner.options.body_bytes_max {
+            return Err(BodyFault::TooLarge { max: self.inner.options.body_bytes_max });
+        }
+        if bytes.len() <= limits::JOURNAL_BODY_BYTES_MAX {
+            return self.put_small(hash, bytes);
+        }
+        let size = bytes.len() as u64;
+        self.keep_large(hash, size, || {
+            let mut file = self.inner.large.fill()?;
+            file.write(&bytes)?;
+            Ok(file)
+        })
+    }
+
+    pub(crate) fn put_small(&self, hash: BodyHash, bytes: Bytes) -> Result<Receipt, BodyFault> {
+        // Pinned before the journal looks whether it is there.
+        self.inner.pin(&hash);
+        let receipt = Receipt::new(self.inner.clone(), hash, bytes.len() as u64);
+        let refused = Arc::new(OnceLock::new());
         let told = refused.clone();
         let done = move |result: Result<(), JournalFault>| {
             if let Err(fault) = result {
-                *lock(&told) = Some(fault);
+                // A refusal comes before put_body returns; a later fault ends the journal, and with it every entry that could name the body.
+                let _ = told.set(fault);
             }
         };
-        self.journal.put_body(hash, bytes, Box::new(done));
-        match lock(&refused).take() {
-            Some(fault) => Err(fault.into()),
-            None => Ok(()),
+        self.inner.journal.put_body(hash, bytes, Box::new(done));
+        if let Some(fault) = refused.get() {
+            return Err(fault.clone().into());
+        }
+        self.came(&hash);
+        Ok(receipt)
+    }
+
+    pub(crate) fn keep_large(
+        &self,
+        hash: BodyHash,
+        size: u64,
+        file: impl FnOnce() -> Result<Filling, BodyFault>,
+    ) -> Result<Receipt, BodyFault> {
+        self.inner.pin(&hash);
+        let receipt = Receipt::new(self.inner.clone(), hash, size);
+        if self.inner.large.size(&hash).is_none() {
+            if self.inner.journal.space() >= Space::NoBodies {
+                return Err(JournalFault::NoSpace.into());
+            }
+            self.inner.large.keep(file()?, &hash)?;
+        }
+        self.came(&hash);
+        Ok(receipt)
+    }
+
+    fn came(&self, hash: &BodyHash) {
+        lock(&self.inner.damaged).remove(hash);
+        self.inner.arrived.notify_waiters();
+    }
+
+    /// A receipt for a body that is here already; none otherwise.
+    #[must_use]
+    pub fn receipt(&self, hash: &BodyHash) -> Option<Receipt> {
+        self.inner.pin(hash);
+        match self.size(hash) {
+            Some(size) => Some(Receipt::new(self.inner.clone(), *hash, size)),
+            None => {
+                self.inner.unpin(hash);
+                None
+            }
         }
     }
 
-    fn pin(self: &Arc<Self>, hash: BodyHash, size: u64) -> Receipt {
-        lock(&self.keeping).pin(hash);
-        Receipt(Arc::new(Pin { store: self.clone(), hash, size }))
+    /// Starts an upload.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        Stage::new(self.clone())
     }
 
-    fn unpin(&self, hash: &BodyHash) {
-        lock(&self.keeping).unpin(hash);
-    }
-
-    /// Its size, if it is here.
+    /// Bytes of a body that is here.
     #[must_use]
     pub fn size(&self, hash: &BodyHash) -> Option<u64> {
-        self.journal.body_state(hash).or_else(|| self.large.size(hash))
+        self.inner.large.size(hash).or_else(|| self.inner.journal.body_state(hash))
     }
 
-    /// A whole body, hashed anew.
-    ///
-    /// # Errors
-    /// [`BodyError::Absent`] when it is not here or was damaged; a failed disk.
-    pub fn read(&self, hash: &BodyHash) -> Result<Bytes, BodyError> {
-        if let Some(bytes) = self.journal.read_body(hash)? {
-            return Ok(bytes);
+    /// A body, verified. One that no longer matches its hash is quarantined and told as `Damaged`, later as `Missing`, until it is replaced.
+    /// Reads the disk on this thread.
+    pub fn read(&self, hash: &BodyHash) -> Result<Bytes, BodyFault> {
+        let Some(size) = self.inner.large.size(hash) else { return self.read_small(hash) };
+        let bytes = self.read_large(hash, 0, size)?;
+        if *blake3::hash(&bytes).as_bytes() != hash.0 {
+            return Err(self.quarantine(hash));
         }
-        self.large.read(hash)
+        Ok(bytes)
     }
 
-    /// At most `length` bytes from `offset`; fewer only at the body's end. Pieces of large bodies are checked block by block.
-    ///
-    /// # Errors
-    /// As [`BodyStore::read`].
-    pub fn read_range(&self, hash: &BodyHash, offset: u64, length: usize) -> Result<Bytes, BodyError> {
-        if self.large.size(hash).is_some() {
-            return self.large.read_range(hash, offset, length);
+    /// The part of `offset..offset + len` that exists, verified as [`BodyStore::read`] is; empty beyond the end.
+    pub fn read_range(&self, hash: &BodyHash, offset: u64, len: u64) -> Result<Bytes, BodyFault> {
+        if self.inner.large.size(hash).is_some() {
+            return self.read_large(hash, offset, len);
         }
-        let bytes = self.read(hash)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes.slice(start..start.saturating_add(length).min(bytes.len())))
+        let bytes = self.read_small(hash)?;
+        let size = bytes.len() as u64;
+        let start = offset.min(size);
+        Ok(bytes.slice(start as usize..offset.saturating_add(len).clamp(start, size) as usize))
     }
 
-    /// Waits until all of these are present, at most `within`; those that are not then. Keeps them from being collected for
-    /// [`GRACE_MS`].
-    pub async fn wait_present(&self, hashes: &[BodyHash], within: Duration, now_ms: u64) -> Vec<BodyHash> {
-        self.hold(hashes, now_ms);
-        let deadline = tokio::time::Instant::now() + within;
+    fn read_small(&self, hash: &BodyHash) -> Result<Bytes, BodyFault> {
+        match self.inner.journal.read_body(hash) {
+            Ok(bytes) => bytes.ok_or(BodyFault::Missing(*hash)),
+            Err(JournalFault::CorruptBody { .. }) => {
+                lock(&self.inner.damaged).insert(*hash);
+                Err(BodyFault::Damaged(*hash))
+            }
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    fn read_large(&self, hash: &BodyHash, offset: u64, len: u64) -> Result<Bytes, BodyFault> {
+        match self.inner.large.read(hash, offset, len) {
+            Err(BodyFault::Damaged(_)) => Err(self.quarantine(hash)),
+            other => other,
+        }
+    }
+
+    fn quarantine(&self, hash: &BodyHash) -> BodyFault {
+        tracing::error!(%hash, "a large body is damaged");
+        self.inner.large.quarantine(hash);
+        lock(&self.inner.damaged).insert(*hash);
+        BodyFault::Damaged(*hash)
+    }
+
+    /// Bodies found damaged and not replaced since this process started: while there are any, the replicas that refer to them are incomplete.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<BodyHash> {
+        lock(&self.inner.damaged).iter().copied().collect()
+    }
+
+    /// Stores anew a body that was damaged, from bytes that a peer gave.
+    pub fn replace(&self, hash: BodyHash, bytes: Bytes) -> Result<(), BodyFault> {
+        self.put_expected(hash, bytes).map(drop)
+    }
+
+    /// Those of the bodies that are not here.
+    #[must_use]
+    pub fn missing(&self, hashes: &[BodyHash]) -> Vec<BodyHash> {
+        hashes.iter().filter(|hash| self.size(hash).is_none()).copied().collect()
+    }
+
+    /// Waits until all of the bodies are here, at most `timeout`; returns those that are not.
+    pub async fn wait_present(&self, hashes: &[BodyHash], timeout: Duration) -> Vec<BodyHash> {
+        let deadline = tokio::time::Instant::now() + timeout;
         loop {
-            let arrived = self.arrived.notified();
+            let arrived = self.inner.arrived.notified();
             tokio::pin!(arrived);
-            // Registered before looking, so that an arrival in between is not missed.
+            // Listening before looking, so that nothing arrives unseen in between.
             arrived.as_mut().enable();
-            let missing: Vec<BodyHash> = hashes.iter().filter(|hash| self.size(hash).is_none()).copied().collect();
+            let missing = self.missing(hashes);
             if missing.is_empty() || tokio::time::timeout_at(deadline, arrived).await.is_err() {
                 return missing;
             }
         }
     }
 
-    fn remove(&self, hash: &BodyHash) {
-        self.journal.remove_body(hash);
-        self.large.remove(hash);
+    /// Keeps a body, present or still to come, from being collected until [`BodyStore::unpin`] was called as often.
+    pub fn pin(&self, hash: &BodyHash) {
+        self.inner.pin(hash);
     }
 
-    /// How many bodies have files of their own, and their bytes.
+    /// Takes one pin back; at apply, or when the entry that named the body was truncated.
+    pub fn unpin(&self, hash: &BodyHash) {
+        self.inner.unpin(hash);
+    }
+
+    /// Pins all of the bodies; returns those that are not here. What is here stays.
     #[must_use]
-    pub fn large_usage(&self) -> (u64, u64) {
-        self.large.usage()
+    pub fn pin_missing(&self, hashes: &[BodyHash]) -> Vec<BodyHash> {
+        hashes.iter().for_each(|hash| self.inner.pin(hash));
+        self.missing(hashes)
     }
 }
-
-/// Sizes of large bodies by address.
-pub(crate) type Sizes = HashMap<BodyHash, u64>;
-
-#[cfg(test)]
-mod tests;

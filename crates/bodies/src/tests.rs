@@ -1,116 +1,214 @@
 use super::*;
-use parliament_ids::{Boot, NodeId, SessionKey};
-use parliament_journal::Options;
+use parliament_journal::sim::{Mishap, SimDisk};
+use parliament_journal::{Driver, Progress};
 
-fn store(dir: &Path) -> Arc<BodyStore> {
-    let mut options = Options::new(dir.join("journal"));
-    options.sync = false;
-    BodyStore::open(&dir.join("bodies"), Journal::open(options).unwrap()).unwrap()
+const LARGE: usize = limits::JOURNAL_BODY_BYTES_MAX * 2 + 1000;
+
+fn bytes(seed: u8, len: usize) -> Bytes {
+    Bytes::from((0..len).map(|at| (at as u8).wrapping_mul(13) ^ seed ^ (at >> 8) as u8).collect::<Vec<u8>>())
 }
 
-fn large(seed: u8) -> Bytes {
-    (0..JOURNAL_BODY_BYTES_MAX + 1000).map(|n| (n as u8).wrapping_mul(7).wrapping_add(seed)).collect::<Vec<u8>>().into()
+fn hash_of(bytes: &Bytes) -> BodyHash {
+    BodyHash(*blake3::hash(bytes).as_bytes())
 }
 
-#[test]
-fn small_and_large_bodies_come_back_after_reopening() {
-    let dir = tempfile::tempdir().unwrap();
-    let (small, big) = (Bytes::from_static(b"hello"), large(1));
-    let store_1 = store(dir.path());
-    let (a, b) = (store_1.put(&small, 0).unwrap().hash(), store_1.put(&big, 0).unwrap().hash());
-    assert_eq!((store_1.read(&a).unwrap(), store_1.read(&b).unwrap()), (small.clone(), big.clone()));
-    assert_eq!((store_1.size(&a), store_1.size(&b)), (Some(5), Some(big.len() as u64)));
-    assert_eq!(store_1.read_range(&b, 1000, 10).unwrap(), big.slice(1000..1010));
-    assert_eq!(store_1.read_range(&a, 3, 10).unwrap(), small.slice(3..));
-    assert_eq!(store_1.large_usage(), (1, big.len() as u64));
-    assert!(matches!(store_1.read(&BodyHash([1; 32])), Err(BodyError::Absent(_))));
-    drop(store_1);
-    // The large file's name, not a table, says that it is here.
-    let again = LargeBodies::open(&dir.path().join("bodies")).unwrap();
-    assert_eq!(again.read(&b).unwrap(), big);
+fn open(disk: &SimDisk) -> (BodyStore, Driver) {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let journal = parliament_journal::Options {
+        segment_bytes: 512 * 1024,
+        disk: disk.clone(),
+        journal_id: Some(5),
+        ..parliament_journal::Options::new("/n/journal")
+    };
+    let (journal, driver) = Journal::open_driven(journal).unwrap();
+    let options = Options { staged_bytes_max: 2_000_000, disk, ..Options::new("/n/bodies") };
+    (BodyStore::open(journal, options).unwrap(), driver)
 }
 
 #[test]
-fn a_damaged_large_body_is_absent_and_can_be_put_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path());
-    let big = large(2);
-    let hash = store.put(&big, 0).unwrap().hash();
-    let path = dir.path().join("bodies").join(format!("{:02x}", hash.0[0])).join(hash.to_string());
-    let mut damaged = big.to_vec();
-    damaged[77] ^= 1;
-    std::fs::write(&path, damaged).unwrap();
-    assert!(matches!(store.read_range(&hash, 0, 10), Err(BodyError::Absent(_))));
-    assert_eq!(store.size(&hash), None);
-    store.put_checked(hash, &big, 0).unwrap();
-    assert_eq!(store.read(&hash).unwrap(), big);
-    assert!(matches!(store.put_checked(hash, &large(3), 0), Err(BodyError::WrongHash(_))));
+fn small_and_large_bodies_are_read_whole_and_in_parts() {
+    let disk = SimDisk::default();
+    let (store, mut driver) = open(&disk);
+    for body in [bytes(1, 0), bytes(2, 1000), bytes(3, limits::JOURNAL_BODY_BYTES_MAX), bytes(4, LARGE)] {
+        let hash = store.put(body.clone()).unwrap().hash();
+        driver.write_all();
+        assert_eq!(hash, hash_of(&body));
+        assert_eq!(store.size(&hash), Some(body.len() as u64));
+        assert!(store.read(&hash).unwrap() == body);
+        for (offset, len) in
+            [(0, 10), (5, 600_000), (262_143, 2), (262_144, 1), (body.len() as u64 - body.len().min(3) as u64, 99), (1 << 40, 5)]
+        {
+            let start = (offset as usize).min(body.len());
+            let end = (start + len as usize).min(body.len());
+            assert!(store.read_range(&hash, offset, len).unwrap() == body.slice(start..end), "{offset} {len}");
+        }
+    }
+    assert!(matches!(store.read(&BodyHash([0; 32])), Err(BodyFault::Missing(_))));
+    assert!(matches!(store.put_expected(BodyHash([0; 32]), bytes(1, 3)), Err(BodyFault::WrongHash { .. })));
 }
 
 #[test]
-fn only_what_nobody_refers_to_pins_or_awaits_is_collected() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path());
-    let put = |text: &'static [u8]| store.put(&Bytes::from_static(text), 0).unwrap();
-    let (orphan, pinned, referenced) = (put(b"orphan").hash(), put(b"pinned"), put(b"referenced").hash());
-    store.referenced(&referenced);
-    assert!(store.due(GRACE_MS - 1, 10).is_empty());
-    let due = store.due(GRACE_MS, 10);
-    assert_eq!(due, [orphan], "a receipt pins its body");
-    let hash = pinned.hash();
-    drop(pinned);
-    assert_eq!(store.collect(&due, GRACE_MS), 1);
-    assert_eq!((store.size(&orphan), store.size(&referenced).is_some()), (None, true));
-    // An entry that names it passes the gate: it stays although its grace is over.
-    store.hold(&[hash], GRACE_MS);
-    assert!(store.due(GRACE_MS + 1, 10).is_empty());
-    store.applied(&[hash]);
-    assert_eq!(store.due(GRACE_MS + 1, 10), [hash]);
-    // It is pinned again between the look and the collection.
-    let again = put(b"pinned");
-    assert_eq!(store.collect(&[hash], 2 * GRACE_MS), 0);
-    drop(again);
-    store.released(referenced, 0);
-    assert_eq!(store.collect(&[referenced], GRACE_MS), 1);
+fn upload_finishes_only_under_its_hash_and_within_the_bounds() {
+    let disk = SimDisk::default();
+    let (store, mut driver) = open(&disk);
+    for len in [1000, LARGE] {
+        let body = bytes(9, len);
+        let upload = || {
+            let mut stage = store.stage();
+            body.chunks(100_000).for_each(|piece| stage.write(piece).unwrap());
+            assert_eq!(stage.len(), len as u64);
+            stage
+        };
+        assert!(matches!(upload().finish(Some(BodyHash([1; 32]))), Err(BodyFault::WrongHash { .. })));
+        assert_eq!(store.size(&hash_of(&body)), None);
+        let receipt = upload().finish(Some(hash_of(&body))).unwrap();
+        assert_eq!((receipt.hash(), receipt.size()), (hash_of(&body), len as u64));
+        driver.write_all();
+        assert!(store.read(&receipt.hash()).unwrap() == body);
+    }
+    let mut stages: Vec<Stage> = (0..3).map(|_| store.stage()).collect();
+    let piece = vec![0; 700_000];
+    let results: Vec<_> = stages.iter_mut().map(|stage| stage.write(&piece).is_ok()).collect();
+    assert_eq!(results, [true, true, false]);
+    stages.remove(0);
+    assert!(stages[1].write(&piece).is_ok());
+    drop(stages);
+    assert!(!disk.files().iter().any(|path| path.to_string_lossy().contains("spool")));
+    assert_eq!(store.inner.staged.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// The name of a large body is never seen without its bytes, and a body once received survives.
+#[test]
+fn cut_at_every_operation_of_a_large_body() {
+    let whole = SimDisk::default();
+    let before = {
+        let (_store, _driver) = open(&whole);
+        whole.operations()
+    };
+    let body = bytes(7, LARGE);
+    for operation in before + 1..before + 20 {
+        let disk = SimDisk::default();
+        let (store, _driver) = open(&disk);
+        disk.plan(operation, Mishap::Cut);
+        let received = store.put(body.clone()).is_ok();
+        let (store, _driver) = open(&disk.after_cut(operation));
+        match store.read(&hash_of(&body)) {
+            Ok(read) => assert!(read == body),
+            Err(BodyFault::Missing(_)) => assert!(!received),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn pins_and_references_keep_bodies_and_grace_delays() {
+    let disk = SimDisk::default();
+    let (store, mut driver) = open(&disk);
+    for body in [bytes(1, 100), bytes(2, LARGE)] {
+        let receipt = store.put(body.clone()).unwrap();
+        let hash = receipt.hash();
+        driver.write_all();
+        store.release(hash, 1000);
+        let collected = |removed, referenced, waiting| Collected { removed, referenced, waiting };
+        assert_eq!(store.collect(700_000, |_| false), collected(0, 0, 1));
+        store.pin(&hash);
+        drop(receipt);
+        assert_eq!(store.collect(700_000, |_| false), collected(0, 0, 1));
+        store.unpin(&hash);
+        assert_eq!(store.collect(500_000, |_| false), collected(0, 0, 1));
+        assert_eq!(store.collect(700_000, |_| true), collected(0, 1, 0));
+        assert_eq!(store.collect(900_000, |_| false), collected(0, 0, 0));
+        store.release(hash, 900_000);
+        assert_eq!(store.collect(1_500_000, |_| false), collected(1, 0, 0));
+        assert_eq!((store.size(&hash), store.receipt(&hash).is_none()), (None, true));
+        // The same bytes come again.
+        drop(store.put(body.clone()).unwrap());
+        driver.write_all();
+        assert!(store.read(&hash).unwrap() == body);
+    }
+    assert!(lock(&store.inner.pins).is_empty());
+}
+
+#[test]
+fn collection_racing_with_the_same_body_never_takes_a_received_one() {
+    let folder = std::env::temp_dir().join(format!("parliament-bodies-{}", std::process::id()));
+    let options = parliament_journal::Options { segment_bytes: 1 << 20, ..parliament_journal::Options::new(folder.join("journal")) };
+    let journal = Journal::open(options).unwrap();
+    let store = BodyStore::open(journal.clone(), Options { grace_ms: 0, ..Options::new(folder.join("bodies")) }).unwrap();
+    let body = bytes(3, 2000);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            for now in 0..2000 {
+                store.release(hash_of(&body), now);
+                store.collect(now, |_| false);
+            }
+        });
+        while !collector.is_finished() {
+            let receipt = store.put(body.clone()).unwrap();
+            for _ in 0..5 {
+                assert!(store.read(&receipt.hash()).unwrap() == body);
+            }
+        }
+    });
+    journal.close();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn scrub_finds_damage_and_replacement_heals_it() {
+    let disk = SimDisk::default();
+    let (store, mut driver) = open(&disk);
+    let bodies: Vec<Bytes> = (0..20).map(|seed| bytes(seed, 40_000 + seed as usize)).chain([bytes(77, LARGE), bytes(78, LARGE)]).collect();
+    for body in &bodies {
+        drop(store.put(body.clone()).unwrap());
+        assert_eq!(driver.write_all(), Progress::Idle);
+    }
+    let (small, large) = (&bodies[2], &bodies[20]);
+    for path in disk.files() {
+        let stored = disk.bytes(&path);
+        for body in [small, large] {
+            if let Some(at) = stored.windows(300).position(|window| window == &body[..300]) {
+                disk.flip(&path, at + 7000, 2);
+            }
+        }
+    }
+    let (mut walk, mut damaged, mut sound, mut steps) = (Scrub::default(), Vec::new(), 0, 0);
+    loop {
+        let step = store.scrub(&mut walk, 100_000);
+        damaged.extend(step.damaged);
+        sound += step.sound.len();
+        steps += 1;
+        if step.finished {
+            break;
+        }
+    }
+    assert!(steps > 3 && sound >= 10, "{steps} {sound}");
+    assert_eq!(damaged, vec![hash_of(small), hash_of(large)]);
+    assert_eq!(store.damaged().len(), 2);
+    for body in [small, large] {
+        assert!(matches!(store.read(&hash_of(body)), Err(BodyFault::Missing(_))));
+        store.replace(hash_of(body), body.clone()).unwrap();
+        assert!(store.read(&hash_of(body)).unwrap() == *body);
+    }
+    assert!(store.damaged().is_empty());
 }
 
 #[tokio::test]
-async fn a_gate_waits_for_what_arrives_and_tells_what_does_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path());
-    let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
-    let hashes = [address(&first), address(&second)];
-    store.put(&first, 0).unwrap();
-    let missing = store.wait_present(&hashes, Duration::from_millis(20), 0).await;
-    assert_eq!(missing, [hashes[1]]);
-    let later = store.clone();
-    let putting = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        drop(later.put(&second, 0));
+async fn gate_waits_for_arrival_and_tells_what_stays_missing() {
+    let disk = SimDisk::default();
+    let (store, _driver) = open(&disk);
+    let (first, second) = (bytes(1, 10), bytes(2, 10));
+    let hashes = [hash_of(&first), hash_of(&second)];
+    assert_eq!(store.pin_missing(&hashes), hashes);
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.wait_present(&hashes, Duration::from_secs(20)).await }
     });
-    assert!(store.wait_present(&hashes, Duration::from_secs(10), 0).await.is_empty());
-    putting.await.unwrap();
-}
-
-#[test]
-fn uploads_are_gapless_checked_and_may_be_repeated() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path());
-    let key = (SessionKey { node: NodeId(1), boot: Boot(1), session: 1 }, 1);
-    let big = large(4);
-    let half = big.len() / 2;
-    let max = big.len() as u64;
-    assert!(matches!(store.upload(key, 5, b"x", max), Err(BodyError::UploadLost)), "it must begin at 0");
-    store.upload(key, 0, &big[..half], max).unwrap();
-    store.upload(key, 0, &big[..half], max).unwrap();
-    store.upload(key, half as u64, &big[half..], max).unwrap();
-    let hash = address(&big);
-    assert!(matches!(store.put_upload(&key, max, address(b"other"), 0), Err(BodyError::WrongHash(_))));
-    assert!(matches!(store.put_upload(&key, max - 1, hash, 0), Err(BodyError::UploadLost)));
-    let (bytes, receipt) = store.put_upload(&key, max, hash, 0).unwrap();
-    assert_eq!((bytes, receipt.hash(), receipt.size()), (big.clone(), hash, max));
-    assert!(store.put_upload(&key, max, hash, 0).is_ok(), "the request is repeated");
-    assert!(matches!(store.upload(key, max, b"more", max), Err(BodyError::UploadLost)), "beyond the bound");
-    assert!(matches!(store.put_upload(&key, max, hash, 0), Err(BodyError::UploadLost)));
-    store.end_uploads_of(key.0);
+    tokio::task::yield_now().await;
+    drop(store.put(first).unwrap());
+    tokio::task::yield_now().await;
+    drop(store.put_patiently(second, Duration::from_secs(1)).await.unwrap());
+    assert!(waiting.await.unwrap().is_empty());
+    let absent = BodyHash([9; 32]);
+    assert_eq!(store.wait_present(&[hashes[0], absent], Duration::from_millis(20)).await, vec![absent]);
 }
