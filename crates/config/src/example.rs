@@ -65,11 +65,7 @@ fn wrapped(text: &str) -> Vec<String> {
 #[must_use]
 pub fn explain(key: &str) -> Option<String> {
     if let Some(setting) = table::find(key) {
-        let default = match setting.default {
-            Default::Is(text) => text.to_owned(),
-            Default::Derived { how, .. } => how.to_owned(),
-            Default::Unset { .. } => "not set".to_owned(),
-        };
+        let default = setting.default_text();
         let doc = wrapped(setting.doc).join("\n");
         let (kind, variable) = (setting.kind.wanted(), setting.variable());
         return Some(format!("{key}\n{doc}\n\n  takes        {kind}\n  default      {default}\n  environment  {variable}\n"));

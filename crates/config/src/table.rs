@@ -360,6 +360,22 @@ impl Setting {
     pub fn name(&self) -> &'static str {
         self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
     }
+    /// Reads a value given as text, as from a variable: lists are separated by commas.
+    ///
+    /// # Errors
+    /// A sentence saying what was wanted and what came.
+    pub fn parse(&self, text: &str) -> Result<crate::Value, String> {
+        self.kind.check(&crate::value::Raw::Text(text.to_owned()))
+    }
+    /// The default in words or TOML.
+    #[must_use]
+    pub fn default_text(&self) -> &'static str {
+        match self.default {
+            Default::Is(text) => text,
+            Default::Derived { how, .. } => how,
+            Default::Unset { .. } => "not set",
+        }
+    }
     /// The environment variable that sets it: `PARLIAMENT_IMAP__LISTEN_TLS`.
     #[must_use]
     pub fn variable(&self) -> String {

@@ -1,0 +1,170 @@
+//! What each verb does. Each makes a [`Report`], which is printed here, once.
+
+mod cluster;
+mod leases;
+mod local;
+mod users;
+
+pub(crate) use local::small_config;
+
+use crate::api::{self, AdminClient};
+use crate::cli::{Change, Cli, Global, Verb};
+use crate::discover::{Target, targets};
+use crate::error::{AdminError, code, exit};
+use crate::output::Report;
+use crate::terminal::Terminal;
+use crate::{Connect, Wiring};
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Carries out a parsed command line; returns the exit code.
+pub(crate) fn carry_out(cli: Cli, wiring: Wiring, terminal: &mut Terminal) -> Result<u8, AdminError> {
+    let Cli { global, verb } = cli;
+    let report = match verb {
+        Verb::Server(args) => return local::server(args, global, wiring.serve, terminal),
+        Verb::Demo(args) => return crate::demo::run(args, &global, &wiring.connect, terminal),
+        Verb::Init(init) => local::init(init)?,
+        Verb::Config(verb) => local::config(verb, global.config.clone(), terminal)?,
+        verb => {
+            let runtime = runtime()?;
+            runtime.block_on(remote(verb, &global, &wiring.connect, terminal))?
+        }
+    };
+    print(&report, global.json, terminal);
+    Ok(report.exit)
+}
+
+/// Prints a report in the form asked for.
+pub(crate) fn print(report: &Report, json: bool, terminal: &mut Terminal) {
+    if json {
+        let text = serde_json::to_string_pretty(&report.json).unwrap_or_default();
+        terminal.print(&format!("{text}\n"));
+    } else {
+        terminal.print(&report.text);
+    }
+}
+
+/// A runtime for a client: one thread is plenty.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, AdminError> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| AdminError::new(code::FILE, exit::UNEXPECTED, format!("no runtime: {e}")))
+}
+
+/// Verbs that ask a node.
+async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut Terminal) -> Result<Report, AdminError> {
+    // Monitoring wants an answer whatever happens.
+    let check = matches!(verb, Verb::Check);
+    let targets = match targets(global.node.as_deref(), global.config.clone(), terminal) {
+        Err(error) if check => return Ok(cluster::check_failed(&error)),
+        targets => targets?,
+    };
+    let client = Nodes { connect: connect.clone(), targets, timeout: global.timeout };
+    let mut remote = Remote { client: &client, terminal, json: global.json };
+    match verb {
+        Verb::Cluster(verb) => cluster::cluster(&mut remote, verb).await,
+        Verb::Status(args) => cluster::status(&mut remote, args).await,
+        Verb::Check => Ok(cluster::check(&mut remote).await),
+        Verb::Node(_) => cluster::node_list(&mut remote).await,
+        Verb::Group(verb) => cluster::group(&mut remote, verb).await,
+        Verb::Replication(_) => cluster::replication(&mut remote).await,
+        Verb::Metrics => cluster::metrics(&mut remote).await,
+        Verb::User(verb) => users::user(&mut remote, verb).await,
+        Verb::Lease(verb) => leases::lease(&mut remote, verb).await,
+        Verb::Who { mask } => leases::who(&mut remote, mask).await,
+        Verb::Kick { mask, change } => leases::kick(&mut remote, mask, change).await,
+        Verb::Server(_) | Verb::Demo(_) | Verb::Init(_) | Verb::Config(_) => Err(AdminError::usage("this verb asks no node")),
+    }
+}
+
+/// A client that goes on to the next target where one cannot be reached, and waits no longer than it was told.
+pub(crate) struct Nodes {
+    pub(crate) connect: Connect,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) timeout: Duration,
+}
+
+#[async_trait]
+impl AdminClient for Nodes {
+    async fn call(&self, verb: &str, request: Value) -> Result<Value, AdminError> {
+        let mut last = None;
+        for target in &self.targets {
+            let call = async { (self.connect)(target, self.timeout)?.call(verb, request.clone()).await };
+            match tokio::time::timeout(self.timeout, call).await {
+                Ok(Err(error)) if error.is_unreachable() => last = Some(error),
+                Ok(result) => return result,
+                Err(_) => {
+                    let waited = parliament_config::duration_text(self.timeout);
+                    return Err(AdminError::new(code::TIMEOUT, exit::TRY_AGAIN, format!("no answer to {verb} within {waited}")).with_hint(
+                        "whether it was done is not known: look with the matching `show` or `list`, or wait longer with --timeout",
+                    ));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| AdminError::new(code::UNREACHABLE, exit::UNAVAILABLE, "there is no node to ask")))
+    }
+}
+
+/// What a verb works with: a node to ask and the operator to ask back.
+pub(crate) struct Remote<'a> {
+    pub(crate) client: &'a dyn AdminClient,
+    pub(crate) terminal: &'a mut Terminal,
+    pub(crate) json: bool,
+}
+
+impl Remote<'_> {
+    /// Carries out a verb with typed documents.
+    pub(crate) async fn ask<Q: Serialize, R: DeserializeOwned>(&self, verb: &str, request: &Q) -> Result<R, AdminError> {
+        api::ask(self.client, verb, request).await
+    }
+
+    /// Carries out a change that destroys something: unless told not to ask, it first has the node say what the change would
+    /// cost, and asks. `request` makes the request with `dry_run` set or not.
+    pub(crate) async fn destroy<Q, R>(
+        &mut self,
+        verb: &str,
+        change: Change,
+        request: impl Fn(bool) -> Q,
+        cost: impl Fn(&R) -> String,
+    ) -> Result<R, AdminError>
+    where
+        Q: Serialize,
+        R: DeserializeOwned,
+    {
+        if change.dry_run {
+            return self.ask(verb, &request(true)).await;
+        }
+        if !change.yes {
+            let would: R = self.ask(verb, &request(true)).await?;
+            self.terminal.confirm(&format!("{}\nGo ahead?", cost(&would)))?;
+        }
+        self.ask(verb, &request(false)).await
+    }
+
+    /// All pages of a list. `rows` takes a page apart into its rows, the last row's name, and whether more may follow.
+    pub(crate) async fn pages<R: DeserializeOwned, T>(
+        &self,
+        verb: &str,
+        mask: &str,
+        mut rows: impl FnMut(R) -> (Vec<T>, Option<String>, bool),
+    ) -> Result<Vec<T>, AdminError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = api::Page { mask: mask.to_owned(), after: after.clone(), limit: api::PAGE_ROWS_MAX };
+            let (mut some, last, more) = rows(self.ask(verb, &page).await?);
+            all.append(&mut some);
+            // A page that does not get further would be asked for for ever.
+            if !more || last.is_none() || last == after {
+                return Ok(all);
+            }
+            after = last;
+        }
+    }
+}
+
+/// Says in front of a sentence that nothing was done.
+pub(crate) fn dry(change: Change, sentence: &str) -> String {
+    if change.dry_run { format!("would: {sentence}") } else { sentence.to_owned() }
+}

@@ -1,0 +1,213 @@
+//! Verbs about accounts.
+
+use super::{Remote, dry};
+use crate::api::{self, Done, NewUser, OnExisting, OneUser, User, UserDelete, UserImport, UserImported, UserPasswd, Users, Verified};
+use crate::cli::{Change, Existing, PasswordArgs, UserVerb};
+use crate::credential::{Cost, generate, hash, import_line};
+use crate::error::{AdminError, code, exit};
+use crate::output::{Report, size, table};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::Path;
+
+/// Longest line of an import file, bytes.
+const LINE_BYTES_MAX: u64 = 4096;
+/// Refused names that are printed one by one.
+const REFUSED_SHOWN_MAX: usize = 20;
+
+pub(crate) async fn user(remote: &mut Remote<'_>, verb: UserVerb) -> Result<Report, AdminError> {
+    match verb {
+        UserVerb::Add { user, password, change } => add(remote, user, &password, change).await,
+        UserVerb::Import { file, existing, change } => import(remote, &file, existing, change).await,
+        UserVerb::List { mask } => list(remote, &mask).await,
+        UserVerb::Show { user } => show(remote, user).await,
+        UserVerb::Passwd { user, password, change } => passwd(remote, user, &password, change).await,
+        UserVerb::Delete { user, change } => delete(remote, user, change).await,
+        UserVerb::Verify { mask } => verify(remote, &mask).await,
+    }
+}
+
+/// A credential, and the password where it was made up.
+fn credential(remote: &mut Remote<'_>, user: &str, args: &PasswordArgs) -> Result<(String, Option<String>), AdminError> {
+    if let Some(hash) = &args.hash {
+        let line = import_line(&format!("x:{hash}")).map_err(|why| AdminError::usage(format!("--hash: {why}")))?;
+        return line.map(|(_, credential)| (credential, None)).ok_or_else(|| AdminError::usage("--hash is empty"));
+    }
+    if args.generate {
+        let password = generate()?;
+        return Ok((hash(&password, Cost::Real)?, Some(password)));
+    }
+    let password = if args.password_stdin { remote.terminal.read_line()? } else { remote.terminal.new_password(user)? };
+    Ok((hash(&password, Cost::Real)?, None))
+}
+
+fn with_password(mut text: String, password: Option<&String>) -> String {
+    if let Some(password) = password {
+        text.push_str(&format!("\npassword: {password}"));
+    }
+    text
+}
+
+async fn add(remote: &mut Remote<'_>, user: String, args: &PasswordArgs, change: Change) -> Result<Report, AdminError> {
+    let (credential, made) = credential(remote, &user, args)?;
+    let users = vec![NewUser { name: user.clone(), credential }];
+    let request = UserImport { users, on_existing: OnExisting::Refuse, dry_run: change.dry_run };
+    let outcome: UserImported = remote.ask(api::USER_IMPORT, &request).await?;
+    if let Some(refused) = outcome.refused.first() {
+        return Err(AdminError::usage(format!("{user} was not made: {}", refused.why)).with_hint("nothing was changed"));
+    }
+    let text = if change.dry_run { format!("would: make {user}") } else { format!("made {user}") };
+    let shown = made.as_ref().filter(|_| !change.dry_run);
+    Ok(Report::new(&json!({ "user": user, "created": outcome.created, "password": shown }), with_password(text, shown)))
+}
+
+async fn import(remote: &mut Remote<'_>, file: &Path, existing: Existing, change: Change) -> Result<Report, AdminError> {
+    let on_existing = match existing {
+        Existing::Refuse => OnExisting::Refuse,
+        Existing::Skip => OnExisting::Skip,
+        Existing::Update => OnExisting::Update,
+    };
+    let mut lines = Lines::open(remote, file)?;
+    let mut total = UserImported::default();
+    loop {
+        let users = lines.chunk()?;
+        if users.is_empty() {
+            break;
+        }
+        let request = UserImport { users, on_existing, dry_run: change.dry_run };
+        let mut some: UserImported = remote.ask(api::USER_IMPORT, &request).await.map_err(|mut error| {
+            let so_far = total.created + total.updated + total.skipped;
+            error.message.push_str(&format!(" ({so_far} accounts of {} were done before)", file.display()));
+            error.with_hint("run it again with --existing skip: what is done is passed over")
+        })?;
+        total.created += some.created;
+        total.updated += some.updated;
+        total.skipped += some.skipped;
+        total.refused.append(&mut some.refused);
+        if remote.terminal.interactive && !remote.json {
+            let done = format!("\r{} accounts", total.created + total.updated + total.skipped);
+            remote.terminal.complain(&done);
+        }
+    }
+    if remote.terminal.interactive && !remote.json {
+        remote.terminal.complain("\r");
+    }
+    let mut text = dry(
+        change,
+        &format!("{} made, {} updated, {} left as they were, {} refused", total.created, total.updated, total.skipped, total.refused.len()),
+    );
+    for refused in total.refused.iter().take(REFUSED_SHOWN_MAX) {
+        text.push_str(&format!("\n  {}: {}", refused.name, refused.why));
+    }
+    if total.refused.len() > REFUSED_SHOWN_MAX {
+        text.push_str(&format!("\n  and {} more; --json tells all", total.refused.len() - REFUSED_SHOWN_MAX));
+    }
+    let code = if total.refused.is_empty() { exit::OK } else { exit::WARNINGS };
+    Ok(Report::new(&total, text).exit(code))
+}
+
+/// The lines of an import file, read as they are needed.
+struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    name: String,
+    number: u64,
+}
+
+impl Lines {
+    fn open(remote: &mut Remote<'_>, file: &Path) -> Result<Self, AdminError> {
+        let reader: Box<dyn BufRead + Send> = if file == Path::new("-") {
+            std::mem::replace(&mut remote.terminal.input, Box::new(std::io::empty()))
+        } else {
+            Box::new(BufReader::new(std::fs::File::open(file).map_err(|e| AdminError::file(file, e))?))
+        };
+        Ok(Self { reader, name: file.display().to_string(), number: 0 })
+    }
+
+    /// The next accounts, as many as one request takes; none at the end.
+    fn chunk(&mut self) -> Result<Vec<NewUser>, AdminError> {
+        let mut users = Vec::new();
+        while users.len() < api::IMPORT_USERS_MAX {
+            let mut line = String::new();
+            let mut bounded = self.reader.by_ref().take(LINE_BYTES_MAX);
+            let read = bounded.read_line(&mut line).map_err(|e| AdminError::file(Path::new(&self.name), e))?;
+            if read == 0 {
+                break;
+            }
+            self.number += 1;
+            let parsed = if read as u64 == LINE_BYTES_MAX { Err("the line is too long".to_owned()) } else { import_line(&line) };
+            let wrong = |why: String| {
+                AdminError::new(code::FILE, exit::DATA, format!("{}:{}: {why}", self.name, self.number))
+                    .with_hint("mend the line and run it again with --existing skip")
+            };
+            if let Some((name, credential)) = parsed.map_err(wrong)? {
+                users.push(NewUser { name, credential });
+            }
+        }
+        Ok(users)
+    }
+}
+
+async fn list(remote: &mut Remote<'_>, mask: &str) -> Result<Report, AdminError> {
+    let users = remote
+        .pages(api::USER_LIST, mask, |page: Users| {
+            let last = page.users.last().map(|u| u.name.clone());
+            (page.users, last, page.more)
+        })
+        .await?;
+    let row = |u: &User| vec![u.name.clone(), u.id.to_string(), u.group.to_string(), u.scheme.clone()];
+    let text = table(&["USER", ">ID", ">GROUP", "SCHEME"], &users.iter().map(row).collect::<Vec<_>>());
+    Ok(Report::new(&json!({ "users": users }), text))
+}
+
+async fn show(remote: &mut Remote<'_>, user: String) -> Result<Report, AdminError> {
+    let user: User = remote.ask(api::USER_SHOW, &OneUser { user }).await?;
+    let usage = user.usage.as_ref().map_or_else(
+        || "not known: the user's group does not answer".to_owned(),
+        |u| format!("{} messages, {} in {} mailboxes", u.messages, size(u.bytes), u.mailboxes),
+    );
+    let text = format!("name    {}\nid      {}\ngroup   {}\nscheme  {}\nusage   {usage}\n", user.name, user.id, user.group, user.scheme);
+    Ok(Report::new(&user, text))
+}
+
+async fn passwd(remote: &mut Remote<'_>, user: String, args: &PasswordArgs, change: Change) -> Result<Report, AdminError> {
+    let (credential, made) = credential(remote, &user, args)?;
+    let done: Done = remote.ask(api::USER_PASSWD, &UserPasswd { user, credential, dry_run: change.dry_run }).await?;
+    let shown = made.as_ref().filter(|_| !change.dry_run);
+    let text = with_password(dry(change, &done.message), shown);
+    Ok(Report::new(&json!({ "message": done.message, "password": shown }), text))
+}
+
+async fn delete(remote: &mut Remote<'_>, user: String, change: Change) -> Result<Report, AdminError> {
+    let request = |dry_run| UserDelete { user: user.clone(), dry_run };
+    let done: Done = remote.destroy(api::USER_DELETE, change, request, |would: &Done| would.message.clone()).await?;
+    Ok(Report::new(&done, dry(change, &done.message)))
+}
+
+async fn verify(remote: &mut Remote<'_>, mask: &str) -> Result<Report, AdminError> {
+    let users = remote
+        .pages(api::USER_VERIFY, mask, |page: Verified| {
+            let last = page.users.last().map(|u| u.name.clone());
+            (page.users, last, page.more)
+        })
+        .await?;
+    let (mut differ, mut missing) = (0usize, 0usize);
+    let mut text = String::new();
+    for user in &users {
+        if !user.equal {
+            differ += 1;
+            let hashes: Vec<_> = user.hashes.iter().map(|(node, hash)| format!("{node} {hash}")).collect();
+            text.push_str(&format!("{}: replicas differ: {}\n", user.name, hashes.join(", ")));
+        } else if !user.missing.is_empty() {
+            missing += 1;
+            text.push_str(&format!("{}: no answer from {}\n", user.name, user.missing.join(", ")));
+        }
+    }
+    let equal = users.len() - differ - missing;
+    text.push_str(&format!("{equal} of {} users equal on all replicas, {differ} differ, {missing} not fully seen\n", users.len()));
+    let code = match (differ, missing) {
+        (0, 0) => exit::OK,
+        (0, _) => exit::WARNINGS,
+        _ => exit::DATA,
+    };
+    Ok(Report::new(&json!({ "users": users, "equal": equal, "differ": differ, "missing": missing }), text).exit(code))
+}
