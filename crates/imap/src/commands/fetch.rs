@@ -5,7 +5,7 @@ use crate::Session;
 use crate::parse::{FetchAtts, FetchCommand, Label};
 use crate::session::{Absorbed, Job, Outcome};
 use parliament_ids::{FlagSet, ModSeq, Rights, SystemFlags, Uid, UidSet};
-use parliament_mail_api::{FetchItems, FetchPage, FetchRequest, FetchRow, FlagChange, FlagMode, Mutation, Rejection, Reply, Request};
+use parliament_mail_api::{FetchItems, FetchPage, FetchRequest, FetchRow, FlagChange, FlagMode, Mutation, Reply, Request};
 use std::collections::VecDeque;
 
 /// A FETCH under way.
@@ -105,7 +105,6 @@ impl Session {
                 match outcome {
                     Outcome::Reply(Reply::Fetched(page)) => self.on_page(fetch, page),
                     Outcome::Reply(_) => self.wrong_reply(&fetch.tag),
-                    Outcome::Rejected(Rejection::NoSuchMailbox) => self.end_fetch(*fetch),
                     Outcome::Rejected(rejection) => self.rejected(&fetch.tag, rejection, false, fetch.uid),
                     Outcome::Unserved => self.unavailable(&fetch.tag),
                 }

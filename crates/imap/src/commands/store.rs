@@ -6,7 +6,7 @@ use crate::parse::StoreCommand;
 use crate::session::{Absorbed, Job, Outcome};
 use parliament_ids::limits::MESSAGES_PER_ENTRY_MAX;
 use parliament_ids::{ModSeq, Uid, UidSet};
-use parliament_mail_api::{FetchItems, FetchRequest, FlagChange, Mutation, Rejection, Reply, Request};
+use parliament_mail_api::{FetchItems, FetchRequest, FlagChange, Mutation, Reply, Request};
 
 /// A STORE under way.
 #[derive(Clone, Debug)]
@@ -118,7 +118,6 @@ impl Session {
                 }
             }
             (Outcome::Reply(_), _) => self.wrong_reply(&store.tag),
-            (Outcome::Rejected(Rejection::NoSuchMailbox), _) => self.end_store(&store),
             (Outcome::Rejected(rejection), _) => self.rejected(&store.tag, rejection, false, store.uid),
             // Everything is stored; only the echo is missing, and the client may ask for it.
             (Outcome::Unserved, Stage::Reading) => self.end_store(&store),

@@ -12,8 +12,22 @@ pub(crate) struct Absorbed {
     pub(crate) changed: Vec<FlagRow>,
 }
 
-/// Commands that use no sequence number, so that one waiting behind the present command does not forbid EXPUNGE.
-const HARMLESS: [&[u8]; 8] = [b"UID ", b"NOOP", b"IDLE", b"LOGOUT", b"CHECK", b"STATUS ", b"LIST ", b"CLOSE"];
+/// Commands that use no sequence number, so that one waiting behind the present command does not forbid EXPUNGE. UID SEARCH is
+/// not among them: its keys may.
+const HARMLESS: [&[u8]; 12] = [
+    b"UID FETCH ",
+    b"UID STORE ",
+    b"UID COPY ",
+    b"UID MOVE ",
+    b"UID EXPUNGE ",
+    b"NOOP",
+    b"IDLE",
+    b"LOGOUT",
+    b"CHECK",
+    b"STATUS ",
+    b"LIST ",
+    b"CLOSE",
+];
 
 impl Session {
     /// Takes a delta into the view. Arrivals and keywords are told here; changed flags are for the caller.
