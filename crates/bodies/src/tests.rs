@@ -4,8 +4,11 @@ use parliament_journal::{Driver, Progress};
 
 const LARGE: usize = limits::JOURNAL_BODY_BYTES_MAX * 2 + 1000;
 
+/// Bytes without repetition, so that a part of one body is found nowhere else.
 fn bytes(seed: u8, len: usize) -> Bytes {
-    Bytes::from((0..len).map(|at| (at as u8).wrapping_mul(13) ^ seed ^ (at >> 8) as u8).collect::<Vec<u8>>())
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    Bytes::from(bytes)
 }
 
 fn hash_of(bytes: &Bytes) -> BodyHash {

@@ -205,9 +205,10 @@ impl Keeper {
 
     /// The oldest complete segment that is far enough behind and mostly dead: less than half of its used bytes live, or less than a quarter of
     /// a segment at all. One without anything live but tombs counts at any distance.
-    fn choose(&self) -> Result<Option<Victim>, JournalFault> {
-        let state = self.core.lock();
-        let options = &self.core.options;
+    fn choose(&mut self) -> Result<Option<Victim>, JournalFault> {
+        let core = self.core.clone();
+        let state = core.lock();
+        let options = &core.options;
         let behind = (options.carry_after_bytes / options.segment_bytes) as u32;
         let mut entry_bytes = std::collections::HashMap::<u32, u64>::new();
         for at in state.groups.values().flat_map(|group| &group.slots).map(|slot| slot.at) {
@@ -230,6 +231,8 @@ impl Keeper {
         }
         drop(state);
         let Some(footer) = seal.and_then(|seal| segment.footer(&seal)) else {
+            // The next start makes the footer anew from the frames; others come first meanwhile.
+            self.last = sequence;
             return Err(JournalFault::Corrupt {
                 groups: Vec::new(),
                 segment: u64::from(sequence),
