@@ -134,7 +134,8 @@ fn pins_and_references_keep_bodies_and_grace_delays() {
 
 #[test]
 fn collection_racing_with_the_same_body_never_takes_a_received_one() {
-    let folder = std::env::temp_dir().join(format!("parliament-bodies-{}", std::process::id()));
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
     let options = parliament_journal::Options { segment_bytes: 1 << 20, ..parliament_journal::Options::new(folder.join("journal")) };
     let journal = Journal::open(options).unwrap();
     let store = BodyStore::open(journal.clone(), Options { grace_ms: 0, ..Options::new(folder.join("bodies")) }).unwrap();
@@ -154,7 +155,6 @@ fn collection_racing_with_the_same_body_never_takes_a_received_one() {
         }
     });
     journal.close();
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
