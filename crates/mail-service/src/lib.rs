@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! Carries out one request: finds or takes the user's lease, stores bodies, proposes, waits for the local apply, reads; or
+//! relays to the holder and tries again under the same request id.
+
+mod auth;
+mod body;
+mod clock;
+mod holder;
+mod machine;
+mod node;
+mod propose;
+mod reads;
+mod router;
+mod support;
+mod watch;
+
+pub use auth::{Accounts, hash_password, is_known_scheme};
+pub use body::{BodyExchange, Gate};
+pub use clock::{boot_ms, unix_seconds};
+pub use machine::{BodyEvents, ClusterMachine, Outcome, UsersMachine};
+pub use node::{Counters, Local, Shard};
+pub use router::Router;
+pub use support::{Support, next_boot, put_note};
+pub use watch::WatchHub;

@@ -1,0 +1,198 @@
+//! A request at its user's holder.
+
+use crate::clock::{boot_ms, unix_seconds};
+use crate::node::{Local, Shard};
+use crate::propose::TryError;
+use bytes::Bytes;
+use parliament_bodies::Receipt;
+use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
+use parliament_ids::{GroupId, OpNo, ThreadId};
+use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, Unserved};
+use parliament_mailbox_state::{NewMessage, Op, OwnerRecord, Refusal, UserCommand, view};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Pause before a proposal whose outcome is unknown is made again.
+const PROPOSE_PAUSE: Duration = Duration::from_millis(15);
+/// How much of a message's head is looked at for its Message-ID and References.
+const THREAD_HEAD_BYTES: usize = 64 * 1024;
+
+/// A body on its way into an entry: the proof that it is stored here, and what the entry says of it.
+struct Stored {
+    receipt: Receipt,
+    message: NewMessage,
+}
+
+impl Local {
+    /// Serves a request of a user whose lease this node owns, as far as its tables say.
+    pub(crate) async fn serve(self: &Arc<Self>, group: GroupId, call: &Call, deadline: u64) -> Result<Answer, Unserved> {
+        let shard = self.shard(group).ok_or(Unserved::NotHolder { hint: None })?;
+        self.counters.served.fetch_add(1, Ordering::Relaxed);
+        match &call.body {
+            Request::Upload { upload, offset, bytes } => {
+                let outcome = self.bodies.upload(*upload, *offset, &bytes.0).map(|()| Reply::Done);
+                Ok(Answer { outcome, delta: None })
+            }
+            Request::Append { to, messages } => match self.store_all(shard, messages).await? {
+                Ok(stored) => {
+                    let op = Op::Append { to: to.clone(), messages: stored.iter().map(|s| s.message.clone()).collect() };
+                    self.mutate(group, shard, call, op, &stored, deadline).await
+                }
+                Err(rejection) => Ok(Answer { outcome: Err(rejection), delta: None }),
+            },
+            Request::Deliver(delivery) => match self.store_all(shard, std::slice::from_ref(&delivery.message)).await? {
+                Ok(stored) => {
+                    let Some(first) = stored.first() else { return Err(Unserved::Busy) };
+                    let op = Op::Deliver { to: delivery.to.clone(), message: first.message.clone(), dedupe: delivery.dedupe };
+                    self.mutate(group, shard, call, op, &stored, deadline).await
+                }
+                Err(rejection) => Ok(Answer { outcome: Err(rejection), delta: None }),
+            },
+            Request::Mutate(mutation) => self.mutate(group, shard, call, Op::Mutate(mutation.clone()), &[], deadline).await,
+            _ => self.read(group, shard, call).await,
+        }
+    }
+
+    /// Proposes until the outcome is known or the deadline passes. `stored` proves that every body the operation names is
+    /// stored on this node ahead of the entry, and keeps it pinned meanwhile.
+    async fn mutate(
+        self: &Arc<Self>,
+        group: GroupId,
+        shard: &Shard,
+        call: &Call,
+        op: Op,
+        stored: &[Stored],
+        deadline: u64,
+    ) -> Result<Answer, Unserved> {
+        if call.request.is_none() {
+            return Ok(Answer { outcome: Err(Rejection::StaleRequest), delta: None });
+        }
+        debug_assert!(stored.iter().all(|body| body.receipt.hash() == body.message.hash));
+        let mut least = OpNo(0);
+        loop {
+            let record = self.held(shard, call)?;
+            let command = UserCommand {
+                account: call.owner,
+                fence: record.fence,
+                op_no: self.leases.next_op(call.owner, record.fence, record.last_op_no.max(least)),
+                request: call.request,
+                actor: call.actor,
+                time: unix_seconds(),
+                acquire: None,
+                op: op.clone(),
+            };
+            let failed = match self.try_user(group, command).await {
+                Ok(applied) => match applied.outcome {
+                    Ok(reply) => return self.with_delta(shard, call, Ok(reply)),
+                    Err(Refusal::Rejected(rejection)) => return self.with_delta(shard, call, Err(rejection)),
+                    Err(Refusal::StaleFence { owner, .. }) => {
+                        self.counters.stale_fences.fetch_add(1, Ordering::Relaxed);
+                        return Err(Unserved::NotHolder { hint: owner.map(|owner| owner.node) });
+                    }
+                    Err(Refusal::OutOfOrder { last }) => {
+                        least = last;
+                        continue;
+                    }
+                },
+                Err(TryError::TooLarge) => return Ok(Answer { outcome: Err(Rejection::Limit), delta: None }),
+                Err(TryError::NotLeader) => Unserved::NoQuorum,
+                Err(TryError::Unknown) => Unserved::OutcomeUnknown,
+            };
+            if boot_ms() >= deadline {
+                return Err(failed);
+            }
+            tokio::time::sleep(PROPOSE_PAUSE).await;
+        }
+    }
+
+    /// The owner record, if it still names this node and its present boot.
+    fn held(&self, shard: &Shard, call: &Call) -> Result<OwnerRecord, Unserved> {
+        let record = self.owner_record(shard, call.owner)?.ok_or(Unserved::NotHolder { hint: None })?;
+        match record.owner {
+            Some(owner) if owner.node == self.me && owner.boot == self.support.boot() => Ok(record),
+            other => Err(Unserved::NotHolder { hint: other.map(|owner| owner.node) }),
+        }
+    }
+
+    /// An answer with what changed since the session's mark, the call's own change included.
+    fn with_delta(&self, shard: &Shard, call: &Call, outcome: Result<Reply, Rejection>) -> Result<Answer, Unserved> {
+        let delta = match &call.view {
+            None => None,
+            Some(mark) => Some(self.steady(shard, call.owner, || view::delta(shard.group.tables(), call.owner, call.actor, mark))?),
+        };
+        Ok(Answer { outcome, delta })
+    }
+
+    /// Answers a read: from the own tables while a majority's promises hold before *and* after computing, else behind a barrier of
+    /// the group.
+    async fn read(self: &Arc<Self>, group: GroupId, shard: &Shard, call: &Call) -> Result<Answer, Unserved> {
+        let record = self.held(shard, call)?;
+        let boot = self.support.boot();
+        let trusted = || self.support.trusted(boot) && !self.leases.is_yielding(call.owner, record.fence);
+        if trusted() {
+            let answer = self.answer(shard, call)?;
+            if trusted() {
+                return Ok(answer);
+            }
+        }
+        self.counters.barrier_reads.fetch_add(1, Ordering::Relaxed);
+        self.read_barrier(group).await?;
+        if self.held(shard, call)?.fence != record.fence {
+            return Err(Unserved::NotHolder { hint: None });
+        }
+        self.answer(shard, call)
+    }
+
+    /// Stores bodies here and sends them to the group's other replicas, ahead of the entry that will name them.
+    async fn store_all(self: &Arc<Self>, shard: &Shard, messages: &[AppendMessage]) -> Result<Result<Vec<Stored>, Rejection>, Unserved> {
+        if messages.is_empty() || messages.len() > MESSAGES_PER_ENTRY_MAX {
+            return Ok(Err(Rejection::Limit));
+        }
+        let mut stored = Vec::with_capacity(messages.len());
+        for message in messages {
+            match self.store(shard, message).await? {
+                Ok(one) => stored.push(one),
+                Err(rejection) => return Ok(Err(rejection)),
+            }
+        }
+        Ok(Ok(stored))
+    }
+
+    async fn store(self: &Arc<Self>, shard: &Shard, message: &AppendMessage) -> Result<Result<Stored, Rejection>, Unserved> {
+        let others = || shard.voters.iter().copied().filter(|voter| *voter != self.me);
+        let (bytes, receipt) = match &message.body {
+            BodySource::Inline(bytes) if bytes.0.len() > JOURNAL_BODY_BYTES_MAX => return Ok(Err(Rejection::TooBig)),
+            BodySource::Inline(bytes) => (bytes.0.clone(), self.bodies.put_small(bytes.0.clone(), others()).await?),
+            BodySource::Uploaded { size, .. } if *size > MESSAGE_BYTES_MAX * 2 => return Ok(Err(Rejection::TooBig)),
+            BodySource::Uploaded { upload, size, hash } => match self.bodies.put_upload(*upload, *size, *hash, others()).await? {
+                Ok((bytes, receipt)) => (bytes, receipt),
+                Err(rejection) => return Ok(Err(rejection)),
+            },
+        };
+        let new = NewMessage {
+            hash: receipt.hash(),
+            size: receipt.size(),
+            internal_date: message.internal_date,
+            flags: message.flags.clone(),
+            thread: self.thread(&bytes),
+        };
+        Ok(Ok(Stored { receipt, message: new }))
+    }
+
+    /// THREADID: a keyed hash of the Message-ID of the thread's root, so that a conversation has one id without any state; a
+    /// message without ids is a thread of its own.
+    fn thread(&self, bytes: &Bytes) -> ThreadId {
+        let head = &bytes[..bytes.len().min(THREAD_HEAD_BYTES)];
+        let end = memchr::memmem::find(head, b"\r\n\r\n").map_or(head.len(), |at| at + 4);
+        let structure = parliament_mime::Structure::parse(&head[..end]);
+        let hash = match parliament_mime::thread_root(&head[..end], &structure) {
+            Some(id) => blake3::keyed_hash(&self.thread_key, &id),
+            None => blake3::keyed_hash(&self.thread_key, bytes),
+        };
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.as_bytes()[..8]);
+        // RFC 8474 wants an id that is never 0-length; 0 is kept for "none".
+        ThreadId(u64::from_le_bytes(first).max(1))
+    }
+}

@@ -1,0 +1,278 @@
+//! Where a request goes: served here, relayed, or served after taking the lease; and what happens when that fails half-way. Every
+//! try repeats the request under its own id, so that it takes effect once whatever was lost.
+
+use crate::clock::{boot_ms, unix_seconds};
+use crate::node::{Local, Shard};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parliament_cluster_state::AccountRecord;
+use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call};
+use parliament_ids::limits::REQUEST_DEADLINE_MS;
+use parliament_ids::{AccountId, Boot, GroupId, MailboxId, NodeId, OpNo};
+use parliament_mail_api::{Answer, Call, MailService, Rejection, Unserved, Watch};
+use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
+use parliament_routing::{Facts, OwnerFacts, Step, decide};
+use parliament_rpc::Method;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A relayed request is served or refused within this, ms; the frontend then looks around again.
+const RELAYED_DEADLINE_MS: u64 = 6_000;
+/// How often a relay in flight asks whether its holder is still heard from.
+const LIVENESS_CHECK: Duration = Duration::from_millis(50);
+/// How long one gathering of withdrawals may take before the facts are looked at again, ms.
+const WITHDRAWAL_ROUND_MS: u64 = 800;
+/// Pause between tries, ms: doubled from the first to the second.
+const PAUSE_MS: (u64, u64) = (4, 40);
+
+/// The mail service that frontends of this node hold.
+pub struct Router(Arc<Local>);
+
+impl Router {
+    /// A router over this node.
+    #[must_use]
+    pub fn new(local: Arc<Local>) -> Self {
+        Self(local)
+    }
+}
+
+#[async_trait]
+impl MailService for Router {
+    async fn call(&self, call: Call) -> Result<Answer, Unserved> {
+        self.0.route(call, None).await
+    }
+    fn watch(&self, owner: AccountId, mailbox: MailboxId) -> Box<dyn Watch> {
+        self.0.hub.watch(owner, mailbox)
+    }
+}
+
+fn rejected(rejection: Rejection) -> Answer {
+    Answer { outcome: Err(rejection), delta: None }
+}
+
+impl Local {
+    /// Carries out a request until `deadline_ms`; `relayed_by` tells that another node sent it here.
+    pub(crate) async fn route(self: &Arc<Self>, call: Call, relayed_by: Option<NodeId>) -> Result<Answer, Unserved> {
+        let deadline = boot_ms() + if relayed_by.is_some() { RELAYED_DEADLINE_MS } else { REQUEST_DEADLINE_MS };
+        let Some(row) = self.account_or_wait(call.owner, deadline).await? else {
+            return Ok(rejected(Rejection::NoSuchAccount));
+        };
+        let (mut pause, mut denied) = (PAUSE_MS.0, None);
+        loop {
+            let facts = self.facts(&row, denied.take(), relayed_by.is_some())?;
+            let failed = match decide(&facts) {
+                Step::Serve => match self.serve(row.group, &call, deadline).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(unserved) => unserved,
+                },
+                Step::Relay(node) => match self.relay(node, &call).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(unserved) => {
+                        denied = Some(node);
+                        unserved
+                    }
+                },
+                Step::Acquire { from } => {
+                    if self.acquire(&row, from, deadline).await {
+                        pause = PAUSE_MS.0;
+                        continue;
+                    }
+                    Unserved::NotHolder { hint: None }
+                }
+                Step::Refuse(hint) => Unserved::NotHolder { hint },
+            };
+            let refuse_now = relayed_by.is_some() && matches!(failed, Unserved::NotHolder { .. } | Unserved::BodyUnavailable);
+            if boot_ms() >= deadline || refuse_now {
+                return Err(failed);
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause = (pause * 2).min(PAUSE_MS.1);
+        }
+    }
+
+    /// The account; when it is unknown here, after a barrier of group 0, because this replica may lag.
+    async fn account_or_wait(&self, id: AccountId, deadline: u64) -> Result<Option<AccountRecord>, Unserved> {
+        let look = || {
+            self.account(id).map_err(|fault| {
+                tracing::error!(%fault, "directory");
+                Unserved::Busy
+            })
+        };
+        if let Some(row) = look()? {
+            return Ok(Some(row));
+        }
+        self.read_barrier_within(GroupId::CLUSTER, deadline.saturating_sub(boot_ms())).await?;
+        look()
+    }
+
+    fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool) -> Result<Facts, Unserved> {
+        let shard = self.shard(row.group);
+        let owner = match shard {
+            Some(shard) => self.owner_record(shard, row.id)?.and_then(|record| record.owner),
+            None => None,
+        };
+        let leader = self.leader(row.group);
+        let zone = |node: NodeId| self.zones.get(&node).map_or("", String::as_str);
+        Ok(Facts {
+            me: self.me,
+            my_boot: self.support.boot(),
+            replica: shard.is_some(),
+            owner: owner.map(|owner| OwnerFacts {
+                node: owner.node,
+                boot: owner.boot,
+                boot_ended: self.support.boot_ended(owner.node, owner.boot),
+                live: self.support.is_live(owner.node),
+                denied: denied == Some(owner.node),
+            }),
+            leader,
+            leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l) && zone(l) == zone(self.me)),
+            relayed,
+        })
+    }
+
+    pub(crate) fn owner_record(&self, shard: &Shard, account: AccountId) -> Result<Option<OwnerRecord>, Unserved> {
+        self.owner(shard, account).map_err(|fault| {
+            tracing::error!(%fault, %account, "owner record");
+            Unserved::Busy
+        })
+    }
+
+    /// Sends a request to the holder; given up as soon as the holder is no longer heard from.
+    async fn relay(&self, node: NodeId, call: &Call) -> Result<Answer, Unserved> {
+        let peer = self.pool.get(node).ok_or(Unserved::Unreachable)?;
+        let payload = encode_call(call).map_err(|_| Unserved::Busy)?;
+        self.counters.relayed.fetch_add(1, Ordering::Relaxed);
+        let timeout = Duration::from_millis(RELAYED_DEADLINE_MS + 1_000);
+        let asking = peer.request(Method::Relay, payload, timeout);
+        let gone = async {
+            loop {
+                tokio::time::sleep(LIVENESS_CHECK).await;
+                if !self.support.is_live(node) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            answer = asking => {
+                let bytes = answer.map_err(|_| Unserved::Unreachable)?;
+                decode_answer(&bytes).map_err(|_| Unserved::Unreachable)?
+            }
+            () = gone => Err(Unserved::Unreachable),
+        }
+    }
+
+    /// Answers a peer's [`Method::Relay`].
+    ///
+    /// # Errors
+    /// When the payload is garbled.
+    pub async fn on_relay(self: &Arc<Self>, from: NodeId, payload: Bytes) -> Result<Bytes, String> {
+        let call = decode_call(&payload).map_err(|e| e.to_string())?;
+        encode_answer(&self.route(call, Some(from)).await).map_err(|e| e.to_string())
+    }
+
+    /// Tries once to take a user's lease; true when this node now owns it.
+    pub(crate) async fn acquire(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> bool {
+        let Some(shard) = self.shard(row.group) else { return false };
+        let lock = self.leases.acquiring(row.id);
+        let _one_at_a_time = lock.lock().await;
+        let started = boot_ms();
+        let Ok(mut record) = self.owner_record(shard, row.id) else { return false };
+        if record.is_none() {
+            // The account's records are made with its first use; group 0 knows it already.
+            let make = Command::CreateAccount { account: row.id, uid_validity_floor: row.uid_validity_floor, time: unix_seconds() };
+            if self.propose_users(row.group, &make, deadline).await.is_err() {
+                return false;
+            }
+            record = self.owner_record(shard, row.id).ok().flatten();
+        }
+        let Some(record) = record else { return false };
+        let boot = self.support.boot();
+        if record.owner.map(|owner| (owner.node, owner.boot)) == Some((self.me, boot)) {
+            return true;
+        }
+        if record.owner.map(|owner| (owner.node, owner.boot)) != from {
+            return false;
+        }
+        let evidence = match from {
+            None => Evidence::Free,
+            Some((node, boot)) => {
+                let round = deadline.min(boot_ms() + WITHDRAWAL_ROUND_MS);
+                match self.support.withdrawals(node, boot, round).await {
+                    Some(voters) => Evidence::Withdrawn { node, boot, voters, of: self.support.voter_count() },
+                    None => return false,
+                }
+            }
+        };
+        let command = UserCommand {
+            account: row.id,
+            fence: record.fence.next(),
+            op_no: OpNo(1),
+            request: None,
+            actor: row.id,
+            time: unix_seconds(),
+            acquire: Some(Acquire { node: self.me, boot, expect_fence: record.fence, evidence }),
+            op: if record.fence.0 == 0 { Op::Provision } else { Op::Noop },
+        };
+        let tried = self.try_user(row.group, command).await;
+        let held = self.owner_record(shard, row.id).ok().flatten().and_then(|record| record.owner);
+        let mine = held.is_some_and(|owner| owner.node == self.me && owner.boot == boot);
+        if mine {
+            self.count_acquired(from.is_some(), boot_ms() - started);
+            tracing::info!(user = %row.name, fence = %record.fence.next(), epoch = %boot, from = ?from.map(|f| f.0.0), "lease acquired");
+        } else {
+            tracing::debug!(user = %row.name, ?tried, "lease not acquired");
+        }
+        mine
+    }
+
+    fn count_acquired(&self, taken_over: bool, took_ms: u64) {
+        if taken_over {
+            self.counters.taken_over.fetch_add(1, Ordering::Relaxed);
+            self.counters.take_over_max_ms.fetch_max(took_ms, Ordering::Relaxed);
+        } else {
+            self.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a user's lease to another node: one entry. True when the entry is in.
+    ///
+    /// # Errors
+    /// [`Unserved::NotHolder`] when this node does not hold the lease, or no quorum took the entry in time.
+    pub async fn hand_over(self: &Arc<Self>, account: AccountId, to: NodeId, to_boot: Boot) -> Result<(), Unserved> {
+        let row = self.account(account).ok().flatten().ok_or(Unserved::NotHolder { hint: None })?;
+        let shard = self.shard(row.group).ok_or(Unserved::NotHolder { hint: None })?;
+        let record = self.owner_record(shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
+        let mine = record.owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
+        if !mine {
+            return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });
+        }
+        // Rule 1: from here on no read is answered from the own tables alone, until the entry is known to be in or out.
+        self.leases.begin_yield(account, record.fence);
+        let command = UserCommand {
+            account,
+            fence: record.fence,
+            op_no: self.leases.next_op(account, record.fence, record.last_op_no),
+            request: None,
+            actor: account,
+            time: unix_seconds(),
+            acquire: None,
+            op: Op::Handover { to, to_boot },
+        };
+        match self.try_user(row.group, command).await {
+            Ok(applied) => {
+                self.leases.end_yield(account);
+                applied.outcome.map(|_| ()).map_err(|_| Unserved::Busy)
+            }
+            // Unknown: the mark stays, and reads of this fence go through a barrier from now on.
+            Err(_) => Err(Unserved::OutcomeUnknown),
+        }
+    }
+
+    /// The holder of a user's lease as this replica knows it.
+    #[must_use]
+    pub fn holder_of(&self, row: &AccountRecord) -> Option<OwnerRecord> {
+        let shard = self.shard(row.group)?;
+        view::owner(shard.group.tables(), row.id).ok().flatten()
+    }
+}

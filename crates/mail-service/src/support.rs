@@ -1,0 +1,244 @@
+//! The promises of [`parliament_routing`] in motion: asks the voters of group 0 for support, answers as a voter, gathers
+//! withdrawals for a take-over, and begins a new boot when this one was withdrawn.
+
+use crate::clock::boot_ms;
+use parliament_ids::limits::{SUPPORT_INTERVAL_MS, SUPPORT_MS};
+use parliament_ids::{Boot, NodeId};
+use parliament_journal::Journal;
+use parliament_routing::{Granted, OwnSupport, Promises, Withdrawn};
+use parliament_rpc::PeerPool;
+use parliament_rpc::v1::{SupportReply, WithdrawReply};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The journal note under which the boot counter is kept.
+const BOOT_NOTE: &[u8] = b"boot";
+/// Prefix of the notes of withdrawals, followed by the node.
+const WITHDRAWN_NOTE: &[u8] = b"withdrawn/";
+/// How often a take-over asks a voter whose promise still runs.
+const WITHDRAW_RETRY_MS: u64 = 25;
+
+/// This node's side of all promises.
+pub struct Support {
+    me: NodeId,
+    voters: Vec<NodeId>,
+    pool: Arc<PeerPool>,
+    journal: Journal,
+    own: Mutex<OwnSupport>,
+    book: Mutex<Promises>,
+    /// Held while a withdrawal is journaled, so that the note of a node only rises.
+    noting: tokio::sync::Mutex<()>,
+    /// Copy of `own`'s majority time, for the read path.
+    trusted_until: AtomicU64,
+    /// Copy of `own`'s boot.
+    boot: AtomicU64,
+}
+
+/// Journals a note and waits until it is durable.
+///
+/// # Errors
+/// When the journal has failed: the node must stop.
+pub async fn put_note(journal: &Journal, key: &[u8], value: &[u8]) -> Result<(), String> {
+    let (sender, done) = oneshot::channel();
+    journal.put_note(key, value, Box::new(move |result| drop(sender.send(result))));
+    match done.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fault)) => Err(fault.to_string()),
+        Err(_) => Err("the journal is closed".into()),
+    }
+}
+
+fn number(note: Option<Vec<u8>>) -> Option<u64> {
+    note.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)
+}
+
+/// Takes the next boot number, durably.
+///
+/// # Errors
+/// When the journal has failed.
+pub async fn next_boot(journal: &Journal) -> Result<Boot, String> {
+    let boot = number(journal.note(BOOT_NOTE)).unwrap_or(0) + 1;
+    put_note(journal, BOOT_NOTE, &boot.to_le_bytes()).await?;
+    Ok(Boot(boot))
+}
+
+impl Support {
+    /// Support for `boot`, which [`next_boot`] has just made. `nodes` are all nodes, `voters` those of group 0.
+    #[must_use]
+    pub fn new(me: NodeId, boot: Boot, nodes: &[NodeId], voters: Vec<NodeId>, pool: Arc<PeerPool>, journal: Journal) -> Arc<Self> {
+        let floors = nodes.iter().filter_map(|node| {
+            let note = [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat();
+            number(journal.note(&note)).map(|boot| (*node, Boot(boot)))
+        });
+        let book = Promises::new(boot_ms(), floors.collect::<Vec<_>>());
+        Arc::new(Self {
+            me,
+            own: Mutex::new(OwnSupport::new(boot, voters.iter().copied())),
+            book: Mutex::new(book),
+            voters,
+            pool,
+            journal,
+            noting: tokio::sync::Mutex::new(()),
+            trusted_until: AtomicU64::new(0),
+            boot: AtomicU64::new(boot.0),
+        })
+    }
+
+    /// The boot under which leases are held now.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        Boot(self.boot.load(Ordering::Acquire))
+    }
+
+    /// True while a majority's promises to `boot` hold, so that a holder may answer from its own tables. Ask again after
+    /// computing the answer.
+    #[must_use]
+    pub fn trusted(&self, boot: Boot) -> bool {
+        boot_ms() < self.trusted_until.load(Ordering::Acquire) && self.boot() == boot
+    }
+
+    /// True when the node was heard from within [`SUPPORT_MS`] (always for this node).
+    #[must_use]
+    pub fn is_live(&self, node: NodeId) -> bool {
+        if node == self.me {
+            return true;
+        }
+        // Nodes ask the voters of group 0 only; another node judges by its link.
+        if self.voters.contains(&self.me) {
+            self.book.lock().unwrap_or_else(PoisonError::into_inner).is_live(node, boot_ms())
+        } else {
+            self.pool.get(node).is_some_and(|peer| peer.is_connected())
+        }
+    }
+
+    /// True when a greater boot of the node is known.
+    #[must_use]
+    pub fn boot_ended(&self, node: NodeId, boot: Boot) -> bool {
+        if node == self.me {
+            return boot < self.boot();
+        }
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).boot_of(node).is_some_and(|known| known > boot)
+    }
+
+    /// Answers a request for support.
+    #[must_use]
+    pub fn on_support(&self, node: NodeId, boot: Boot) -> SupportReply {
+        let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, boot_ms());
+        SupportReply { granted: granted == Granted::Yes, withdrawn: granted == Granted::Never }
+    }
+
+    /// Answers a request to withdraw; journals the withdrawal before it says so.
+    pub async fn on_withdraw(&self, node: NodeId, boot: Boot) -> WithdrawReply {
+        let answer = self.book.lock().unwrap_or_else(PoisonError::into_inner).withdraw(node, boot, boot_ms());
+        match answer {
+            Withdrawn::NotYet(remaining_ms) => WithdrawReply { withdrawn: false, remaining_ms },
+            // Also when the floor rose in an earlier call: that call's journal write may still be under way.
+            Withdrawn::Yes { .. } => {
+                let _noting = self.noting.lock().await;
+                let note = [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat();
+                let durable = match number(self.journal.note(&note)) {
+                    Some(floor) if floor >= boot.0 => Ok(()),
+                    _ => put_note(&self.journal, &note, &boot.0.to_le_bytes()).await,
+                };
+                WithdrawReply { withdrawn: durable.is_ok(), remaining_ms: SUPPORT_MS }
+            }
+        }
+    }
+
+    /// Gathers withdrawals of `(node, boot)` until a majority of group 0's voters has withdrawn or `deadline_ms` of the
+    /// boot-time clock has come. The voters that withdrew, when they are a majority.
+    pub async fn withdrawals(self: &Arc<Self>, node: NodeId, boot: Boot, deadline_ms: u64) -> Option<Vec<NodeId>> {
+        let (sender, mut withdrew) = tokio::sync::mpsc::unbounded_channel();
+        let mut asking = tokio::task::JoinSet::new();
+        for voter in self.voters.iter().copied() {
+            let (this, sender) = (self.clone(), sender.clone());
+            asking.spawn(async move {
+                while boot_ms() < deadline_ms {
+                    let answer = this.ask_withdrawal(voter, node, boot).await;
+                    if answer.as_ref().is_some_and(|a| a.withdrawn) {
+                        let _ = sender.send(voter);
+                        return;
+                    }
+                    let wait = answer.map_or(WITHDRAW_RETRY_MS, |a| a.remaining_ms.clamp(1, WITHDRAW_RETRY_MS));
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+            });
+        }
+        drop(sender);
+        let mut voters = Vec::new();
+        while let Some(voter) = withdrew.recv().await {
+            voters.push(voter);
+            if voters.len() * 2 > self.voters.len() {
+                return Some(voters);
+            }
+        }
+        None
+    }
+
+    async fn ask_withdrawal(&self, voter: NodeId, node: NodeId, boot: Boot) -> Option<WithdrawReply> {
+        if voter == self.me {
+            return Some(self.on_withdraw(node, boot).await);
+        }
+        self.pool.get(voter)?.withdraw(node, boot).await.ok()
+    }
+
+    /// How many voters group 0 has.
+    #[must_use]
+    pub fn voter_count(&self) -> u32 {
+        u32::try_from(self.voters.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Asks for support every [`SUPPORT_INTERVAL_MS`] until dropped; begins a new boot when this one was withdrawn. Ends with
+    /// a reason when the journal has failed.
+    pub async fn run(self: Arc<Self>) -> String {
+        let mut interval = tokio::time::interval(Duration::from_millis(SUPPORT_INTERVAL_MS));
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            for voter in self.voters.iter().copied() {
+                let this = self.clone();
+                tokio::spawn(async move { this.ask_support(voter).await });
+            }
+            let withdrawn = self.own.lock().unwrap_or_else(PoisonError::into_inner).is_withdrawn();
+            if withdrawn {
+                match next_boot(&self.journal).await {
+                    Ok(boot) => self.begin(boot),
+                    Err(fault) => return fault,
+                }
+            }
+        }
+    }
+
+    fn begin(&self, boot: Boot) {
+        tracing::warn!(old = %self.boot(), new = %boot, "support was withdrawn: all leases of the old boot are over");
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = OwnSupport::new(boot, self.voters.iter().copied());
+        self.trusted_until.store(0, Ordering::Release);
+        self.boot.store(boot.0, Ordering::Release);
+    }
+
+    async fn ask_support(&self, voter: NodeId) {
+        let (boot, sent) = (self.boot(), boot_ms());
+        let reply = if voter == self.me {
+            self.on_support(self.me, boot)
+        } else {
+            let Some(peer) = self.pool.get(voter) else { return };
+            match peer.support(self.me, boot, Duration::from_millis(SUPPORT_MS)).await {
+                Ok(reply) => reply,
+                Err(_) => return,
+            }
+        };
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if reply.granted {
+            own.granted(voter, boot, sent);
+        } else if reply.withdrawn {
+            own.refused(voter, boot);
+        }
+        // Under the lock, so that a new boot's reset cannot be overwritten by an old boot's grant.
+        if own.boot() == self.boot() {
+            self.trusted_until.store(own.trusted_until_ms(), Ordering::Release);
+        }
+    }
+}
