@@ -179,4 +179,64 @@ mod tests {
         assert!(second.issue("n1", &Purpose::Node, &names, 30).is_err(), "a key is never overwritten");
         second.issue("n2", &Purpose::Node, &names, 30).unwrap();
     }
+
+    /// Shakes hands over buffers; tells whether both sides were content.
+    fn handshake(ca: &Path, server: &CertificateFiles, client: &CertificateFiles, name: &str) -> Result<(), rustls::Error> {
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+        use std::sync::Arc;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let load = |files: &CertificateFiles| {
+            let cert = CertificateDer::from_pem_file(&files.cert).unwrap();
+            (vec![cert], PrivateKeyDer::from_pem_file(&files.key).unwrap())
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+        let roots = Arc::new(roots);
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
+        let (certs, key) = load(server);
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let server = builder.with_client_cert_verifier(verifier).with_single_cert(certs, key)?;
+        let (certs, key) = load(client);
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let client = builder.with_root_certificates(roots).with_client_auth_cert(certs, key)?;
+        let mut server = rustls::ServerConnection::new(Arc::new(server))?;
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name.to_owned().try_into().unwrap())?;
+        for _ in 0..4 {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok(())
+    }
+
+    #[test]
+    fn nodes_accept_each_other_and_operators_but_no_operator_as_a_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, _) = Authority::open_or_make(&dir.path().join("ca")).unwrap();
+        let n1 = authority.issue("n1", &Purpose::Node, &["n1".into(), "east".into()], 30).unwrap();
+        // An authority that was opened again must sign what its certificate made earlier vouches for.
+        let (authority, _) = Authority::open_or_make(&dir.path().join("ca")).unwrap();
+        let n2 = authority.issue("n2", &Purpose::Node, &["n2".into(), "east".into(), "127.0.0.1".into()], 30).unwrap();
+        let admin = authority.issue("admin", &Purpose::Admin, &["east".into()], 30).unwrap();
+        let ca = authority.cert();
+        for name in ["n2", "east", "127.0.0.1"] {
+            handshake(&ca, &n2, &n1, name).unwrap();
+        }
+        handshake(&ca, &n1, &admin, "east").unwrap();
+        assert!(handshake(&ca, &n1, &n2, "n2").is_err(), "another node's name");
+        assert!(handshake(&ca, &admin, &n1, "east").is_err(), "an operator's certificate serves nobody");
+        let (other, _) = Authority::open_or_make(&dir.path().join("other")).unwrap();
+        let stranger = other.issue("n3", &Purpose::Node, &["n3".into(), "east".into()], 30).unwrap();
+        assert!(handshake(&ca, &n1, &stranger, "n1").is_err(), "another authority of the same name");
+    }
 }

@@ -11,6 +11,15 @@ use tokio::process::{Child as Process, Command};
 /// Bytes of a log's end that an error quotes.
 const LOG_TAIL_BYTES: usize = 2000;
 
+/// How long a process may take to stop.
+const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// True when the kernel shows the process as stopped (state `T`, the field behind the name in brackets).
+fn is_stopped(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 /// A node and its process.
 pub(crate) struct Child {
     name: String,
@@ -99,8 +108,8 @@ impl Child {
         Ok(())
     }
 
-    /// Stops the process where it stands.
-    pub(crate) fn pause(&mut self) -> Result<(), AdminError> {
+    /// Stops the process where it stands; returns when it does, which takes the kernel a moment.
+    pub(crate) async fn pause(&mut self) -> Result<(), AdminError> {
         if self.guard.is_some() {
             return Ok(());
         }
@@ -108,7 +117,12 @@ impl Child {
         let mut command = Command::new(program());
         command.args(["demo", "guard", &pid.as_raw_nonzero().to_string()]);
         self.guard = Some(self.spawn(command)?);
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
+        while !is_stopped(pid) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// Lets a stopped process go on.

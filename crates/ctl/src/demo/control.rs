@@ -46,7 +46,7 @@ impl Cluster {
         let pid = child.pid();
         match verb {
             "kill" => child.kill().await?,
-            "pause" => child.pause()?,
+            "pause" => child.pause().await?,
             "resume" => child.resume().await?,
             "start" => child.start()?,
             _ => return Err(AdminError::usage(format!("a demo cannot {verb}"))),
