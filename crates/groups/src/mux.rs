@@ -26,18 +26,22 @@ struct LaneState {
     window: Arc<Semaphore>,
 }
 
-/// One open stream. Sequence numbers ascend over both lanes.
+/// One open stream.
 pub(crate) struct OpenStream {
     frames: Box<dyn FrameSink>,
     lanes: [LaneState; Lane::COUNT],
-    next_seq: AtomicU64,
+    /// Numbers ascend over both lanes and over all streams of the group: a transport may deliver an answer that belongs to an
+    /// earlier stream, and it must never pass for the answer to a message of this one.
+    next_seq: Arc<AtomicU64>,
+    first_seq: u64,
     closed: AtomicBool,
 }
 
 impl OpenStream {
-    fn new(frames: Box<dyn FrameSink>) -> Self {
+    fn new(frames: Box<dyn FrameSink>, next_seq: Arc<AtomicU64>) -> Self {
+        let first_seq = next_seq.load(Ordering::Relaxed);
         let lane = || LaneState { claim: Mutex::new(None), window: Arc::new(Semaphore::new(WINDOW_MESSAGES)) };
-        Self { frames, lanes: [lane(), lane()], next_seq: AtomicU64::new(0), closed: AtomicBool::new(false) }
+        Self { frames, lanes: [lane(), lane()], next_seq, first_seq, closed: AtomicBool::new(false) }
     }
 
     /// Takes the lane over from whichever session had it.
@@ -75,6 +79,9 @@ impl OpenStream {
     fn deliver(&self, frame: Bytes) -> bool {
         let Ok((head, reader)) = Head::decode("append answer", frame) else { return false };
         let Ok(answer) = decode_append_answer(reader) else { return false };
+        if head.seq < self.first_seq {
+            return true;
+        }
         let lane = &self.lanes[head.lane.index()];
         if lane.window.available_permits() >= WINDOW_MESSAGES {
             return false;
@@ -94,12 +101,14 @@ impl OpenStream {
 pub(crate) struct Mux {
     group: GroupId,
     pub(crate) link: Arc<dyn PeerLink>,
+    next_seq: Arc<AtomicU64>,
     open: Mutex<Option<Arc<OpenStream>>>,
 }
 
 impl Mux {
-    pub(crate) fn new(group: GroupId, link: Arc<dyn PeerLink>) -> Self {
-        Self { group, link, open: Mutex::new(None) }
+    /// `next_seq` counts the messages of all streams of the group from this node since it started.
+    pub(crate) fn new(group: GroupId, link: Arc<dyn PeerLink>, next_seq: Arc<AtomicU64>) -> Self {
+        Self { group, link, next_seq, open: Mutex::new(None) }
     }
 
     /// The open stream, or a new one when there is none, it is over, or the peer has not answered a whole window.
@@ -114,7 +123,7 @@ impl Mux {
         }
         *slot = None;
         let stream = self.link.append_stream(self.group)?;
-        let open = Arc::new(OpenStream::new(stream.frames));
+        let open = Arc::new(OpenStream::new(stream.frames, self.next_seq.clone()));
         tokio::spawn(receive(stream.answers, open.clone()));
         *slot = Some(open.clone());
         Ok(open)
@@ -132,4 +141,77 @@ async fn receive(mut answers: mpsc::UnboundedReceiver<Bytes>, open: Arc<OpenStre
         }
     }
     open.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::encode_append_answer;
+    use futures::future::BoxFuture;
+    use std::path::PathBuf;
+
+    /// Hands its frames out; the answers of every stream go to the latest, as a transport may do.
+    #[derive(Default)]
+    struct Link(Mutex<Vec<mpsc::UnboundedSender<Bytes>>>);
+
+    impl PeerLink for Link {
+        fn call(&self, _: GroupId, _: crate::CallKind, _: Bytes) -> BoxFuture<'_, Result<Bytes, LinkError>> {
+            Box::pin(std::future::pending())
+        }
+        fn append_stream(&self, _: GroupId) -> Result<crate::AppendStream, LinkError> {
+            let (answer, answers) = mpsc::unbounded_channel();
+            lock(&self.0).push(answer);
+            let (frames, _) = mpsc::channel::<Bytes>(1);
+            Ok(crate::AppendStream { frames: Box::new(frames), answers })
+        }
+        fn send_snapshot(&self, _: GroupId, _: Bytes, _: PathBuf) -> BoxFuture<'_, Result<Bytes, LinkError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn answer(seq: u64) -> Bytes {
+        encode_append_answer(Head { lane: Lane::Replication, seq }, &AppendAnswer::Raft(Ok(None)))
+    }
+
+    fn take_place(open: &OpenStream) -> u64 {
+        open.window(Lane::Replication).try_acquire_owned().unwrap().forget();
+        open.next_seq()
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_an_earlier_stream_never_counts_for_a_later_one() {
+        let link = Arc::new(Link::default());
+        let mux = Mux::new(GroupId(1), link.clone(), Arc::default());
+        let first = mux.stream(Lane::Replication).unwrap();
+        let _given_up = first.claim(Lane::Replication);
+        let old = take_place(&first);
+        first.close();
+        let second = mux.stream(Lane::Replication).unwrap();
+        let mut answers = second.claim(Lane::Replication);
+        let new = take_place(&second);
+        let latest = lock(&link.0).last().unwrap().clone();
+        latest.send(answer(old)).unwrap();
+        latest.send(answer(new)).unwrap();
+        assert_eq!(answers.recv().await.unwrap().0, new);
+        assert_eq!(second.window(Lane::Replication).available_permits(), WINDOW_MESSAGES);
+    }
+
+    #[tokio::test]
+    async fn a_session_hears_nothing_of_its_predecessors_and_unasked_answers_end_the_stream() {
+        let link = Arc::new(Link::default());
+        let mux = Mux::new(GroupId(1), link.clone(), Arc::default());
+        let open = mux.stream(Lane::Replication).unwrap();
+        let mut before = open.claim(Lane::Replication);
+        let stale = take_place(&open);
+        let mut after = open.claim(Lane::Replication);
+        assert!(before.recv().await.is_none(), "the lane was taken over");
+        let fresh = take_place(&open);
+        let peer = lock(&link.0).last().unwrap().clone();
+        peer.send(answer(stale)).unwrap();
+        peer.send(answer(fresh)).unwrap();
+        assert_eq!(after.recv().await.unwrap().0, fresh);
+        peer.send(answer(fresh + 1)).unwrap();
+        assert!(after.recv().await.is_none(), "more answers than messages");
+        assert!(!Arc::ptr_eq(&open, &mux.stream(Lane::Replication).unwrap()));
+    }
 }

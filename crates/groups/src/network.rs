@@ -18,6 +18,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RPCTypes};
 use parliament_ids::{GroupId, NodeId};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -34,11 +35,12 @@ pub(crate) struct Network {
     node: u64,
     peers: Arc<dyn Peers>,
     muxes: Mutex<HashMap<u64, (NodeInfo, Arc<Mux>)>>,
+    next_seq: Arc<AtomicU64>,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>) -> Self {
-        Self { group, node, peers, muxes: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>) -> Self {
+        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq }
     }
 
     fn client(&self, target: u64, info: &NodeInfo, lane: Lane) -> Client {
@@ -46,7 +48,7 @@ impl Network {
         let mux = match muxes.get(&target) {
             Some((known, mux)) if known == info => mux.clone(),
             _ => {
-                let mux = Arc::new(Mux::new(self.group, self.peers.link(NodeId(target), info)));
+                let mux = Arc::new(Mux::new(self.group, self.peers.link(NodeId(target), info), self.next_seq.clone()));
                 muxes.insert(target, (info.clone(), mux.clone()));
                 mux
             }

@@ -14,6 +14,7 @@ use openraft::Config;
 use parliament_ids::{GroupId, NodeId};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -46,6 +47,8 @@ pub struct GroupSet {
     builds: Arc<Semaphore>,
     flushes: Arc<Semaphore>,
     groups: Mutex<BTreeMap<GroupId, Running>>,
+    /// Numbers append messages of all groups, also of one that is stopped and started again.
+    next_seq: Arc<AtomicU64>,
     runtime: tokio::runtime::Handle,
     thread: Mutex<Option<(oneshot::Sender<()>, std::thread::JoinHandle<()>)>>,
 }
@@ -73,6 +76,7 @@ impl GroupSet {
             builds: Arc::new(Semaphore::new(1)),
             flushes: Arc::new(Semaphore::new(1)),
             groups: Mutex::new(BTreeMap::new()),
+            next_seq: Arc::default(),
             runtime: handle,
             thread: Mutex::new(Some((stop, thread))),
             config,
@@ -103,7 +107,7 @@ impl GroupSet {
         let prepared = tokio::task::spawn_blocking(move || start::open(start, machine)).await.map_err(io::Error::other)??;
         prepared.settle().await?;
         let core = prepared.core.clone();
-        let network = Network::new(group, self.config.node.0, self.ports.peers.clone());
+        let network = Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone());
         let machine = StateMachine::new(core.clone(), self.executor.clone(), self.builds.clone());
         let (node, raft_config, log) = (self.config.node.0, self.raft_config.clone(), prepared.log);
         let raft = self.runtime.spawn(async move { Raft::new(node, raft_config, network, log, machine).await });

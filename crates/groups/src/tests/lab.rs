@@ -203,6 +203,8 @@ pub(super) struct Node {
     pub(super) set: GroupSet,
     pub(super) group: Group<Toy>,
     pub(super) toy: Arc<Toy>,
+    /// Further groups.
+    pub(super) more: Vec<Group<Toy>>,
     journal: Journal,
 }
 
@@ -243,6 +245,22 @@ impl Lab {
         lab
     }
 
+    /// Adds groups to all nodes, founded by one node after the other.
+    pub(super) async fn add_groups(&mut self, count: u32) {
+        let members: BTreeMap<NodeId, NodeInfo> = self.nodes.keys().map(|n| (*n, info(*n))).collect();
+        for number in 0..count {
+            let id = GroupId(100 + number);
+            for (node, running) in &mut self.nodes {
+                let folder = self.dir.path().join(node.to_string());
+                let start = group_start(&folder, &running.journal, id, self.shelves[node].clone(), None);
+                running.more.push(running.set.start(start, Arc::new(Toy::default())).await.unwrap());
+            }
+            let founder = NodeId(u64::from(number) % self.nodes.len() as u64 + 1);
+            let group = self.nodes[&founder].more.last().unwrap().clone();
+            group.initialize(members.clone()).await.unwrap();
+        }
+    }
+
     pub(super) fn folder(&self, node: NodeId) -> PathBuf {
         self.dir.path().join(node.to_string())
     }
@@ -263,11 +281,12 @@ impl Lab {
             Ok(group) => group,
             Err(error) => {
                 set.shutdown().await;
+                journal.close();
                 return Err(error);
             }
         };
         self.net.nodes.lock().unwrap().insert(node, set.inbound().clone());
-        self.nodes.insert(node, Node { set, group, toy, journal });
+        self.nodes.insert(node, Node { set, group, toy, more: Vec::new(), journal });
         Ok(())
     }
 
@@ -275,7 +294,7 @@ impl Lab {
         self.net.nodes.lock().unwrap().remove(&node);
         let stopped = self.nodes.remove(&node).unwrap();
         stopped.set.shutdown().await;
-        drop(stopped.group);
+        drop((stopped.group, stopped.more));
         drop(stopped.set);
         stopped.journal.close();
     }

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod lab;
+mod many;
 mod suite;
