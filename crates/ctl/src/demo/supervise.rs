@@ -86,6 +86,12 @@ pub(crate) async fn supervise(args: &DemoArgs, global: &Global, connect: &Connec
     let begun = Instant::now();
     // Before anything is started: a signal in the middle must not leave things behind.
     let mut signals = Signals::new()?;
+    if let Some(path) = &args.ready_file
+        && path.exists()
+    {
+        // One of an earlier run would tell of readiness too soon.
+        std::fs::remove_file(path).map_err(|e| AdminError::file(path, e))?;
+    }
     let folder = Folder::new(args.dir.as_deref())?;
     let plan = Plan::new(&folder.path, args.nodes, args.groups, args.users, password(args, &folder.path)?)?;
     if let Some(port) = plan.busy_port() {
@@ -143,7 +149,7 @@ async fn run(
     if global.json {
         terminal.print(&format!("{}\n", json!(ready)));
     } else {
-        terminal.print(&greeting(&cluster.plan, &list(&ready.nodes), begun.elapsed()));
+        terminal.print(&greeting(&cluster.plan, &list(&ready.nodes), begun.elapsed(), args.dir.is_some()));
     }
     let load = if args.load {
         let run: String = random::<4>()?.iter().map(|b| format!("{b:02x}")).collect();
@@ -156,8 +162,10 @@ async fn run(
     Ok(if clean { exit::OK } else { exit::BUG })
 }
 
-fn greeting(plan: &Plan, nodes: &str, took: Duration) -> String {
+fn greeting(plan: &Plan, nodes: &str, took: Duration, kept: bool) -> String {
     let ready = &plan.ready;
+    // As it was called, so that the lines below can be copied.
+    let program = std::env::args().next().unwrap_or_else(|| "parliament".to_owned());
     let (names, more) = ready.users.split_at(ready.users.len().min(4));
     let more = if more.is_empty() { String::new() } else { format!(" … {}", more[more.len() - 1]) };
     let first = &ready.nodes[0];
@@ -169,8 +177,8 @@ fn greeting(plan: &Plan, nodes: &str, took: Duration) -> String {
          status     http://{}/\n\n\
          In a second terminal:\n  \
          curl -s 'imap://{}/INBOX;MAILINDEX=1' -u 'alice:{}'\n  \
-         parliament status\n  \
-         parliament demo kill --holder-of alice\n\n\
+         {program} status\n  \
+         {program} demo kill --holder-of alice\n\n\
          Ctrl-C ends it{}.\n",
         took.as_secs_f64(),
         ready.nodes.len(),
@@ -180,11 +188,7 @@ fn greeting(plan: &Plan, nodes: &str, took: Duration) -> String {
         first.http,
         first.imap,
         ready.password,
-        if plan.dir.starts_with(std::env::temp_dir()) && plan.dir.to_string_lossy().contains("parliament-demo.") {
-            " and removes its data"
-        } else {
-            ""
-        },
+        if kept { String::new() } else { " and removes its data".to_owned() },
     )
 }
 
