@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One log entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // Nearly every command is the large one.
 pub enum Command {
     /// A command of a user's holder.
     User(UserCommand),

@@ -8,6 +8,7 @@ use crate::counters::{self, Counters};
 use crate::event::Event;
 use crate::names;
 use crate::port::{TableFault, Tables};
+use crate::well_formed::is_well_formed;
 use crate::{append, copy_move, expunge, mailboxes, metadata, quota, rename, store};
 use parliament_ids::{AccountId, MailboxId, MailboxName, Rights};
 use parliament_mail_api::{Mutation, Rejection, Reply};
@@ -87,6 +88,9 @@ impl Context<'_> {
 
 /// Decides a holder's command.
 pub(crate) fn decide(cx: &Context<'_>, op: &Op) -> Result<Decision, Stop> {
+    if !is_well_formed(op) {
+        return Err(Rejection::Cannot.into());
+    }
     match op {
         Op::Append { to, messages } => append::decide(cx, to, messages),
         Op::Deliver { to, message, dedupe } => append::decide_delivery(cx, to, message, dedupe),

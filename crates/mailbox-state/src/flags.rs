@@ -155,13 +155,16 @@ fn write_rows(work: &mut Work<'_, '_>, mailbox: MailboxId, rows: &[FlagRow]) -> 
     open.map_or(Ok(()), |run| run.write(work, mailbox))
 }
 
-/// Visits the runs that meet `uids` and whose highest MODSEQ is above `since`.
+/// Sees a run's header and value; false ends the visit.
+type VisitRun<'v> = dyn FnMut(&FlagHeader, &[u8]) -> Result<bool, TableFault> + 'v;
+
+/// Visits the runs that meet `uids`.
 pub(crate) fn visit_runs(
     tables: &dyn Tables,
     account: AccountId,
     mailbox: MailboxId,
     uids: &UidSet,
-    visit: &mut dyn FnMut(&FlagHeader, &[u8]) -> Result<bool, TableFault>,
+    visit: &mut VisitRun<'_>,
 ) -> Result<(), TableFault> {
     runs::visit(tables, &prefix(account, mailbox), uids, &mut |run, _, value| visit(&FlagHeader::behind(*run, value)?, value))
 }

@@ -4,7 +4,7 @@ use crate::account::{self, AccountRecord, Head};
 use crate::counters::{self, Counters};
 use crate::keys::{self, Table};
 use crate::names::{self, Node, ROOT};
-use crate::port::{TableFault, Tables};
+use crate::port::{Record, TableFault, Tables};
 use crate::references::{self, Prefix};
 use crate::{dedupe, flags, keywords, messages, metadata, state_hash, vanished};
 use parliament_ids::limits::RECORD_BYTES_MAX;
@@ -55,7 +55,7 @@ fn check_account(tables: &dyn Tables, account: AccountId, found: &mut Findings) 
     check_names(tables, account, &head, &rows, found)
 }
 
-fn records(tables: &dyn Tables, account: AccountId) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableFault> {
+fn records(tables: &dyn Tables, account: AccountId) -> Result<Vec<Record>, TableFault> {
     let mut records = Vec::new();
     for table in Table::OF_ACCOUNT {
         let prefix = keys::of(table, account);

@@ -40,10 +40,11 @@ mod state_hash;
 mod store;
 mod vanished;
 pub mod view;
+mod well_formed;
 mod work;
 
 pub use applied::{Applied, Change, Owner, OwnerRecord, Refusal};
 pub use apply::apply;
 pub use command::{Acquire, Command, Evidence, NewMessage, Op, UserCommand, account_of, bodies_named};
 pub use invariants::check;
-pub use port::{MemoryTables, Overlay, TableFault, Tables, Writes};
+pub use port::{MemoryTables, Overlay, Record, TableFault, Tables, Writes};

@@ -17,6 +17,9 @@ impl std::fmt::Display for TableFault {
 }
 impl std::error::Error for TableFault {}
 
+/// A key and its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// An ordered key-value map. Keys order as bytes.
 pub trait Tables {
     /// The value of a key.
@@ -33,7 +36,7 @@ pub trait Tables {
     ///
     /// # Errors
     /// As [`Tables::get`].
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault>;
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Record>, TableFault>;
 }
 
 /// Writes of one apply chunk: `None` deletes. The owner hands the whole map to the store as one batch.
@@ -104,7 +107,7 @@ impl Tables for Overlay<'_> {
         Ok(())
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Record>, TableFault> {
         if from >= to {
             return Ok(None);
         }
@@ -167,7 +170,7 @@ impl Tables for MemoryTables {
         }
         Ok(())
     }
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Record>, TableFault> {
         if from >= to {
             return Ok(None);
         }

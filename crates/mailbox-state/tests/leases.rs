@@ -1,4 +1,5 @@
 //! Leases, numbers and idempotency: who may write, and that a request happens once.
+#![allow(clippy::unwrap_used)] // A test that meets an unexpected value should stop there.
 
 mod common;
 use common::*;

@@ -1,4 +1,5 @@
 //! What happens to messages: APPEND, delivery, STORE, EXPUNGE, COPY, MOVE, and what sessions are told of it.
+#![allow(clippy::unwrap_used)] // A test that meets an unexpected value should stop there.
 
 mod common;
 use common::*;
@@ -159,6 +160,19 @@ fn expunge_removes_deleted_only_and_uids_never_come_back() {
 }
 
 #[test]
+fn expunge_around_untouched_runs_keeps_their_order() {
+    let mut bed = Bed::new();
+    let inbox = MailboxId::INBOX;
+    bed.append("INBOX", (0..1100).map(message).collect());
+    bed.store(inbox, "2:250,515:760", FlagMode::Add, flags(8, &[])).unwrap();
+    bed.mutate(Mutation::Expunge { mailbox: inbox, uids: None }).unwrap();
+    let left = set("1,251:514,761:1100");
+    assert_eq!(view::uids(&bed.tables, ANN, inbox).unwrap(), left);
+    assert_eq!(bed.message_rows(inbox).iter().map(|m| m.uid).collect::<UidSet>(), left);
+    assert_eq!(bed.message_rows(inbox).last().map(|m| m.hash), Some(hash(1099)));
+}
+
+#[test]
 fn copy_keeps_emailid_and_pairs_ascend() {
     let mut bed = Bed::new();
     let target = bed.create("a/b");
@@ -253,7 +267,7 @@ fn delta_tells_exactly_what_changed() {
 }
 
 #[test]
-fn forgotten_history_over_reports_and_never_under_reports() {
+fn history_tells_what_vanished_since_each_mark() {
     let mut bed = Bed::new();
     let inbox = MailboxId::INBOX;
     bed.append("INBOX", (0..2000).map(message).collect());
@@ -271,16 +285,56 @@ fn forgotten_history_over_reports_and_never_under_reports() {
     for (modseq, before) in &marks {
         assert_eq!(view::vanished_since(&bed.tables, ANN, inbox, *modseq, &all).unwrap(), gone.difference(before));
     }
-    bed.append("INBOX", (0..60_000 / 6).map(message).collect());
-    bed.append("INBOX", (0..60_000 / 6).map(message).collect());
-    bed.append("INBOX", (0..60_000 / 6).map(message).collect());
-    bed.store(inbox, "2001:32000", FlagMode::Add, flags(8, &[])).unwrap();
-    let scattered = UidSet::from_ranges((1000..16_000).map(|n| (2 * n + 1, 2 * n + 1)));
-    bed.mutate(Mutation::Expunge { mailbox: inbox, uids: Some(scattered.clone()) }).unwrap();
-    bed.mutate(Mutation::Expunge { mailbox: inbox, uids: Some(set("2002:31000")) }).unwrap();
-    let told = view::vanished_since(&bed.tables, ANN, inbox, start, &set("1:40000")).unwrap();
-    assert!(gone.union(&scattered).union(&set("2002:31000")).difference(&told).is_empty(), "misses none");
-    assert!(told.intersection(&view::uids(&bed.tables, ANN, inbox).unwrap()).is_empty(), "and names no message");
+}
+
+#[test]
+fn forgotten_history_over_reports_and_never_under_reports() {
+    let mut bed = Bed::new();
+    let inbox = MailboxId::INBOX;
+    bed.append("INBOX", (0..4).map(message).collect());
+    let start = bed.status("INBOX").highest_modseq;
+    let deleted = || flags(8, &[]);
+    for _ in 0..11 {
+        let messages = (0..10_000).map(|n| NewMessage { flags: deleted(), ..message(n % 7) }).collect();
+        bed.run_unchecked(Op::Append { to: name("INBOX"), messages });
+    }
+    let expunge = |uids| Op::Mutate(Mutation::Expunge { mailbox: inbox, uids: Some(uids) });
+    let early = bed.status("INBOX").highest_modseq;
+    bed.run_unchecked(expunge(set("5:6")));
+    let scattered = UidSet::from_ranges((50..54_000).map(|n| (2 * n, 2 * n)));
+    bed.run_unchecked(expunge(scattered.clone()));
+    let late = bed.status("INBOX").highest_modseq;
+    bed.run_unchecked(expunge(set("109000:109500")));
+    check(&bed.tables, ANN).unwrap();
+    let live = view::uids(&bed.tables, ANN, inbox).unwrap();
+    let gone = scattered.union(&set("5:6,109000:109500"));
+    for since in [start, early] {
+        let told = view::vanished_since(&bed.tables, ANN, inbox, since, &set("1:200000")).unwrap();
+        assert!(gone.difference(&told).is_empty(), "misses none");
+        assert!(told.intersection(&live).is_empty(), "and names no message");
+    }
+    let told = view::vanished_since(&bed.tables, ANN, inbox, late, &set("1:200000")).unwrap();
+    assert_eq!(told, set("109000:109500"), "above the floor it is exact");
+}
+
+#[test]
+fn sparse_sets_are_found_across_many_runs() {
+    let mut bed = Bed::new();
+    bed.append("INBOX", (0..3000).map(message).collect());
+    let wanted = set("1,2,900,901,2999,3000,3500");
+    let (mut messages, mut flag_uids) = (Vec::new(), Vec::new());
+    view::message_rows(&bed.tables, ANN, MailboxId::INBOX, &wanted, &mut |row| {
+        messages.push(row.uid.0);
+        true
+    })
+    .unwrap();
+    view::flag_rows(&bed.tables, ANN, MailboxId::INBOX, &wanted, None, &mut |row| {
+        flag_uids.push(row.uid.0);
+        flag_uids.len() < 5
+    })
+    .unwrap();
+    assert_eq!(messages, [1, 2, 900, 901, 2999, 3000]);
+    assert_eq!(flag_uids, [1, 2, 900, 901, 2999]);
 }
 
 #[test]
@@ -312,4 +366,51 @@ fn an_append_reads_and_writes_a_handful_of_small_records() {
         assert!(writes.len() <= 8 && bytes <= 9000, "{} records, {bytes} bytes", writes.len());
         bed.tables.commit(writes);
     }
+}
+
+#[test]
+fn malformed_values_of_a_command_are_refused() {
+    let mut bed = Bed::new();
+    bed.append("INBOX", vec![message(1)]);
+    let bad_name: MailboxName = serde_json::from_str(&format!("\"{}\"", "x".repeat(300))).unwrap();
+    let empty_level: MailboxName = serde_json::from_str("\"a//b\"").unwrap();
+    let bad_keyword: Keyword = serde_json::from_str("\"a b\"").unwrap();
+    let bad_sets: Vec<UidSet> = serde_json::from_str("[[[5,3]],[[0,0]],[[4,6],[1,2]],[[1,2],[3,4]]]").unwrap();
+    let bad_flags = FlagSet { system: SystemFlags::NONE, keywords: vec![bad_keyword] };
+    let change = FlagChange { mode: FlagMode::Add, flags: bad_flags.clone() };
+    let mut ops = vec![
+        Op::Append { to: bad_name.clone(), messages: vec![message(1)] },
+        Op::Append { to: name("INBOX"), messages: vec![NewMessage { flags: bad_flags, ..message(1) }] },
+        Op::Mutate(Mutation::Create { name: bad_name, special_use: vec![] }),
+        Op::Mutate(Mutation::Subscribe { name: empty_level, on: true }),
+        Op::Mutate(Mutation::Store { mailbox: MailboxId::INBOX, uids: set("1"), change, unchanged_since: None }),
+    ];
+    ops.extend(bad_sets.into_iter().map(|uids| Op::Mutate(Mutation::Copy { from: MailboxId::INBOX, uids, to: name("INBOX") })));
+    for op in ops {
+        assert_eq!(bed.op(op.clone()), Err(Rejection::Cannot), "{op:?}");
+    }
+    bed.append("INBOX", vec![NewMessage { flags: FlagSet { system: SystemFlags(0xff), keywords: vec![] }, ..message(2) }]);
+    assert_eq!(bed.flag_rows(MailboxId::INBOX)[1].system, SystemFlags::ALL, "unknown flag bits are dropped");
+}
+
+/// The bytes of every kind of record, as one number. It changes only when the format is changed on purpose, with a new version
+/// byte and a way to read the old one.
+#[test]
+fn records_keep_their_bytes() {
+    let mut bed = Bed::new();
+    bed.op(Op::Provision).unwrap();
+    bed.append("INBOX", (0..70).map(|n| NewMessage { flags: flags((n % 32) as u8, &["$k", "other"]), ..message(n) }).collect());
+    bed.op(Op::Deliver { to: name("Sent"), message: message(3), dedupe: hash(3) }).unwrap();
+    bed.mutate(Mutation::Copy { from: MailboxId::INBOX, uids: set("2:5,9"), to: name("Trash") }).unwrap();
+    bed.store(MailboxId::INBOX, "1:9", FlagMode::Add, flags(8, &[])).unwrap();
+    bed.mutate(Mutation::Expunge { mailbox: MailboxId::INBOX, uids: Some(set("3:5,8")) }).unwrap();
+    let rights = Rights::ALL;
+    let (subject, mode) = (AclSubject::Anyone, AclMode::Set);
+    bed.mutate(Mutation::SetAcl(AclChange { name: name("Junk"), subject, negative: true, mode, rights })).unwrap();
+    let entries = vec![MetadataEntry { name: "/shared/x".into(), value: Some(vec![1, 2]) }];
+    bed.mutate(Mutation::SetMetadata { mailbox: Some(name("Sent")), entries }).unwrap();
+    let mut last = bed.user(Op::Mutate(Mutation::Rename { from: name("Junk"), to: name("a/b") }));
+    last.request = Some(request(1, 1));
+    bed.raw(Command::User(last)).outcome.unwrap();
+    assert_eq!(format!("{:032x}", view::state_hash(&bed.tables, ANN).unwrap()), "9faf7c7e50881fa2eeb8a8eeb55fd7e2");
 }

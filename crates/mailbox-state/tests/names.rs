@@ -1,4 +1,5 @@
 //! Names: hierarchy, RENAME, DELETE, LIST, special uses, rights, metadata.
+#![allow(clippy::unwrap_used)] // A test that meets an unexpected value should stop there.
 
 mod common;
 use common::*;

@@ -5,7 +5,7 @@
 
 use super::codec::{Reader, put};
 use crate::keys;
-use crate::port::{TableFault, Tables};
+use crate::port::{Record, TableFault, Tables};
 use crate::work::Work;
 use parliament_ids::limits::RECORD_BYTES_MAX;
 
@@ -21,6 +21,10 @@ pub(crate) struct PackedMap {
 }
 
 type Entry<'a> = (&'a [u8], &'a [u8]);
+/// Sees a key and its value; false ends the visit.
+type VisitEntry<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, TableFault> + 'v;
+/// Given the number of a key and its value, gives the new value.
+type ChangeEntry<'c> = dyn FnMut(usize, Option<&[u8]>) -> Result<Option<Vec<u8>>, TableFault> + 'c;
 
 fn decode(value: &[u8]) -> Result<Vec<Entry<'_>>, TableFault> {
     let mut reader = Reader::versioned(value, VERSION, WHAT)?;
@@ -71,7 +75,7 @@ impl PackedMap {
     }
 
     /// The record that covers a key.
-    fn covering(&self, tables: &dyn Tables, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault> {
+    fn covering(&self, tables: &dyn Tables, key: &[u8]) -> Result<Option<Record>, TableFault> {
         let mut to = self.record_key(key);
         to.push(0);
         tables.last(&self.prefix, &to)
@@ -96,11 +100,7 @@ impl PackedMap {
     }
 
     /// Visits all entries in order until `visit` returns false.
-    pub(crate) fn scan(
-        &self,
-        tables: &dyn Tables,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, TableFault>,
-    ) -> Result<(), TableFault> {
+    pub(crate) fn scan(&self, tables: &dyn Tables, visit: &mut VisitEntry<'_>) -> Result<(), TableFault> {
         let mut fault = None;
         tables.scan(&self.prefix, &keys::end(&self.prefix), &mut |_, record| {
             let mut each = || -> Result<bool, TableFault> {
@@ -125,12 +125,7 @@ impl PackedMap {
     }
 
     /// Replaces the values of `keys` (ascending, distinct) by what `change` makes of them, reading and writing each record once.
-    pub(crate) fn update(
-        &self,
-        work: &mut Work<'_, '_>,
-        keys: &[&[u8]],
-        change: &mut dyn FnMut(usize, Option<&[u8]>) -> Result<Option<Vec<u8>>, TableFault>,
-    ) -> Result<(), TableFault> {
+    pub(crate) fn update(&self, work: &mut Work<'_, '_>, keys: &[&[u8]], change: &mut ChangeEntry<'_>) -> Result<(), TableFault> {
         debug_assert!(keys.is_sorted_by(|a, b| a < b), "keys ascend");
         let mut at = 0;
         while let Some(first) = keys.get(at) {

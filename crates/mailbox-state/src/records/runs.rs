@@ -62,14 +62,12 @@ pub(crate) fn any_between(tables: &dyn Tables, prefix: &[u8], from: Uid, to: Uid
 /// How many runs without a wanted UID are read past before a new search is cheaper.
 const MISSES_MAX: u32 = 2;
 
+/// Sees a run's header, key and value; false ends the visit.
+pub(crate) type VisitRun<'v> = dyn FnMut(&RunHeader, &[u8], &[u8]) -> Result<bool, TableFault> + 'v;
+
 /// Visits the runs under `prefix` whose range of UIDs meets `uids`, ascending, until `visit` returns false. Each run is visited
 /// once; runs far from any wanted UID are not read.
-pub(crate) fn visit(
-    tables: &dyn Tables,
-    prefix: &[u8],
-    uids: &UidSet,
-    visit: &mut dyn FnMut(&RunHeader, &[u8], &[u8]) -> Result<bool, TableFault>,
-) -> Result<(), TableFault> {
+pub(crate) fn visit(tables: &dyn Tables, prefix: &[u8], uids: &UidSet, visit: &mut VisitRun<'_>) -> Result<(), TableFault> {
     let Some(last_wanted) = uids.last() else { return Ok(()) };
     let at = |uid: u32| {
         let mut key = prefix.to_vec();
@@ -100,14 +98,7 @@ struct Seek {
 }
 
 impl Seek {
-    fn step(
-        &mut self,
-        uids: &UidSet,
-        from: u32,
-        key: &[u8],
-        value: &[u8],
-        visit: &mut dyn FnMut(&RunHeader, &[u8], &[u8]) -> Result<bool, TableFault>,
-    ) -> bool {
+    fn step(&mut self, uids: &UidSet, from: u32, key: &[u8], value: &[u8], visit: &mut VisitRun<'_>) -> bool {
         self.next = None;
         let result = RunHeader::read(key, value).and_then(|header| {
             let Some(wanted) = member_from(uids, header.first.0.max(from)) else { return Ok(false) };
