@@ -60,8 +60,6 @@ pub struct Local {
     pub cluster: Group<ClusterMachine>,
     /// The groups of users that have a replica here.
     pub shards: BTreeMap<GroupId, Shard>,
-    /// Where each node stands.
-    pub zones: BTreeMap<NodeId, String>,
     /// Bodies.
     pub bodies: Arc<BodyExchange>,
     /// Watches of sessions on this node.
@@ -121,13 +119,12 @@ impl Local {
         support: Arc<Support>,
         cluster: Group<ClusterMachine>,
         shards: BTreeMap<GroupId, Shard>,
-        zones: BTreeMap<NodeId, String>,
         bodies: Arc<BodyExchange>,
         hub: Arc<WatchHub>,
         thread_key: [u8; 32],
     ) -> Arc<Self> {
         let (counters, leases) = (Counters::default(), Leases::default());
-        Arc::new(Self { me, pool, support, cluster, shards, zones, bodies, hub, thread_key, counters, leases })
+        Arc::new(Self { me, pool, support, cluster, shards, bodies, hub, thread_key, counters, leases })
     }
 
     /// This node's replica of a group of users.

@@ -227,3 +227,10 @@ impl Local {
         }
     }
 }
+
+impl Local {
+    /// Proposes a command that concerns a whole group of users, once, without hurry; true when it is in.
+    pub async fn propose_everywhere(&self, group: GroupId, command: &Command) -> bool {
+        self.propose_users(group, command, crate::clock::boot_ms() + 5_000).await.is_ok()
+    }
+}

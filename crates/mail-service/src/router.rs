@@ -113,7 +113,6 @@ impl Local {
             None => None,
         };
         let leader = self.leader(row.group);
-        let zone = |node: NodeId| self.zones.get(&node).map_or("", String::as_str);
         Ok(Facts {
             me: self.me,
             my_boot: self.support.boot(),
@@ -126,7 +125,7 @@ impl Local {
                 denied: denied == Some(owner.node),
             }),
             leader,
-            leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l) && zone(l) == zone(self.me)),
+            leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
         })
     }

@@ -30,7 +30,7 @@ pub struct Facts {
     pub owner: Option<OwnerFacts>,
     /// The leader of the user's group, when known.
     pub leader: Option<NodeId>,
-    /// True when the leader has been heard from lately and stands in this node's zone.
+    /// True when the leader has been heard from lately.
     pub leader_near: bool,
     /// True when this request was relayed here already: it is served or refused, not sent on.
     pub relayed: bool,

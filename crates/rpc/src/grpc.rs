@@ -95,10 +95,12 @@ impl v1::control_server::Control for Peers {
 }
 
 /// A file that goes away unless it was handed on.
-struct Partial(PathBuf);
+struct Partial(Option<PathBuf>);
 impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -112,9 +114,11 @@ impl v1::bulk_server::Bulk for Peers {
         let mut pieces = request.into_inner();
         let first = pieces.message().await?.ok_or_else(|| Status::failed_precondition("an empty snapshot"))?;
         let number = RECEIVED.fetch_add(1, Ordering::Relaxed);
-        let partial = Partial(self.0.snapshot_dir().join(format!("incoming-{}-{number}.part", first.group)));
+        let dir = self.0.snapshot_dir(GroupId(first.group)).map_err(Status::failed_precondition)?;
+        let mut partial = Partial(Some(dir.join(format!("incoming-{}-{number}.part", first.group))));
+        let path = partial.0.clone().unwrap_or_default();
         let internal = |e: std::io::Error| Status::internal(e.to_string());
-        let mut file = tokio::fs::File::create(&partial.0).await.map_err(internal)?;
+        let mut file = tokio::fs::File::create(&path).await.map_err(internal)?;
         let mut bytes = first.bytes;
         loop {
             file.write_all(&bytes).await.map_err(internal)?;
@@ -125,7 +129,8 @@ impl v1::bulk_server::Bulk for Peers {
         }
         file.sync_all().await.map_err(internal)?;
         drop(file);
-        answer(self.0.snapshot(GroupId(first.group), first.head, partial.0.clone()).await)
+        partial.0 = None;
+        answer(self.0.snapshot(GroupId(first.group), first.head, path).await)
     }
 
     async fn fetch_body(&self, request: Request<v1::FetchBodyRequest>) -> Result<Response<Self::FetchBodyStream>, Status> {

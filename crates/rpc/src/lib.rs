@@ -57,8 +57,8 @@ pub enum Method {
     Relay = 2,
     /// A linearizable read barrier of a group, asked from its leader.
     ReadIndex = 3,
-    /// A peer's hint of its sessions and needs; see the receiver.
-    Notice = 4,
+    /// A question or order of an operator's command, asked by the node that the operator talks to; JSON both ways.
+    Ask = 4,
 }
 
 impl Method {
@@ -69,7 +69,7 @@ impl Method {
             1 => Some(Self::Propose),
             2 => Some(Self::Relay),
             3 => Some(Self::ReadIndex),
-            4 => Some(Self::Notice),
+            4 => Some(Self::Ask),
             _ => None,
         }
     }

@@ -48,10 +48,13 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply;
     /// A withdrawal of support.
     async fn withdraw(&self, node: NodeId, boot: Boot) -> v1::WithdrawReply;
-    /// A whole snapshot file has arrived at `path`.
+    /// A whole snapshot file has arrived at `path`; it belongs to the handler now.
     async fn snapshot(&self, group: GroupId, head: Bytes, path: PathBuf) -> Result<Bytes, String>;
-    /// Where snapshot files are received.
-    fn snapshot_dir(&self) -> PathBuf;
+    /// The folder into which a group's snapshots are received.
+    ///
+    /// # Errors
+    /// When the group does not run here.
+    fn snapshot_dir(&self, group: GroupId) -> Result<PathBuf, String>;
     /// A body, whole, if it is here and sound.
     async fn fetch_body(&self, hash: BodyHash) -> Option<Bytes>;
     /// A large body; durable here when this returns true.

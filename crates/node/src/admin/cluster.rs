@@ -1,0 +1,215 @@
+//! Nodes, groups, sessions.
+
+use super::{Asked, Outcome, document};
+use crate::ask::{Facts, Question, Reply, ask, ask_all};
+use crate::node::Node;
+use parliament_ctl::{AdminError, api, exit};
+use parliament_ids::{GroupId, NodeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What each node says of itself; `None` where it does not answer.
+async fn facts(asked: &Asked) -> BTreeMap<NodeId, Option<Facts>> {
+    let answers = ask_all(&asked.running, &Question::Facts).await;
+    let one = |(node, answer)| match answer {
+        Ok(Reply::Facts(facts)) => (node, Some(facts)),
+        _ => (node, None),
+    };
+    answers.into_iter().map(one).collect()
+}
+
+fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Node> {
+    let document = &asked.running.identity.document;
+    let mut rows: Vec<api::Node> = document
+        .members
+        .iter()
+        .map(|member| {
+            let id = NodeId(member.id);
+            let known = facts.get(&id).cloned().flatten();
+            let state = match &known {
+                None => api::NodeState::Down,
+                Some(facts) if facts.draining => api::NodeState::Draining,
+                Some(facts) if !facts.ready => api::NodeState::Starting,
+                Some(_) => api::NodeState::Up,
+            };
+            let recorded = parliament_cluster_state::node(asked.running.local.cluster_tables(), id).ok().flatten();
+            let copies = (0..=document.groups).filter(|group| document.voters(GroupId(*group)).contains(&id)).count();
+            api::Node {
+                name: member.name.clone(),
+                id: member.id,
+                zone: member.zone.clone(),
+                address: member.address.clone(),
+                state,
+                silent_s: if known.is_some() { 0 } else { asked.running.silent_seconds(id) },
+                boot: known.as_ref().map_or_else(|| recorded.map_or(0, |row| row.boot.0), |facts| facts.boot),
+                version: known.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
+                leads: known.as_ref().map_or(0, |facts| u32::try_from(facts.groups.values().filter(|g| g.leads).count()).unwrap_or(0)),
+                copies: u32::try_from(copies).unwrap_or(0),
+                users_held: known.as_ref().map(|facts| facts.users_held),
+                sessions: known.as_ref().map(|facts| facts.sessions),
+                disk_free_bytes: known.map(|facts| facts.disk_free),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}
+
+/// The leader is the one of the highest term that claims it, or that a node of that term follows.
+fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Group> {
+    let cluster = &asked.running.identity.document;
+    (0..=cluster.groups)
+        .map(|group| {
+            let seen: Vec<_> = facts
+                .iter()
+                .filter_map(|(node, facts)| facts.as_ref().and_then(|f| f.groups.get(&group)).map(|row| (*node, row)))
+                .collect();
+            let term = seen.iter().map(|(_, row)| row.term).max().unwrap_or(0);
+            let leader = seen.iter().find(|(_, row)| row.leads && row.term == term).map(|(node, _)| *node);
+            let mine = asked.running.metrics(GroupId(group));
+            let names = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| cluster.name_of(node)).collect::<Vec<_>>();
+            api::Group {
+                id: group,
+                leader: leader.map(|node| cluster.name_of(node)),
+                term,
+                voters: names(cluster.voters(GroupId(group))),
+                learners: Vec::new(),
+                committed: mine.and_then(|metrics| metrics.committed).unwrap_or(0),
+                users: seen.iter().map(|(_, row)| row.users).max().unwrap_or(0),
+                incomplete: names(seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node).collect()),
+            }
+        })
+        .collect()
+}
+
+pub(super) async fn status(node: &Arc<Node>) -> Outcome {
+    let name = node.config.cluster.name.clone();
+    let answered_by = node.config.node.name.clone();
+    let Some(running) = node.running() else {
+        return document(&api::Status { cluster: name, formed: false, answered_by, ..api::Status::default() });
+    };
+    let asked = Asked { running, domain: String::new() };
+    let facts = facts(&asked).await;
+    let damaged: u64 = facts.values().flatten().map(|facts| facts.missing_bodies).sum();
+    let mut warnings = Vec::new();
+    if damaged > 0 {
+        warnings.push(format!("{damaged} damaged bodies wait to be replaced from other nodes"));
+    }
+    for (id, facts) in &facts {
+        for (group, row) in facts.iter().flat_map(|facts| &facts.groups) {
+            if let Some(why) = &row.stopped {
+                warnings.push(format!("group {group} has stopped on {}: {why}", asked.running.identity.document.name_of(*id)));
+            }
+        }
+    }
+    document(&api::Status {
+        cluster: name,
+        formed: true,
+        answered_by,
+        nodes: node_rows(&asked, &facts),
+        groups: group_rows(&asked, &facts),
+        bodies_below_quorum: damaged,
+        uid_regressions: facts.values().flatten().map(|facts| facts.uid_regressions).sum(),
+        warnings,
+    })
+}
+
+pub(super) fn show(asked: &Asked) -> Outcome {
+    document(&super::form::describe(&asked.running.identity.document))
+}
+
+pub(super) async fn nodes(asked: &Asked) -> Outcome {
+    document(&api::Nodes { nodes: node_rows(asked, &facts(asked).await) })
+}
+
+pub(super) async fn groups(asked: &Asked) -> Outcome {
+    document(&api::Groups { groups: group_rows(asked, &facts(asked).await) })
+}
+
+pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Outcome {
+    let cluster = &asked.running.identity.document;
+    let wrong = |why: String| AdminError::new("PC230", exit::USAGE, why).with_hint("`parliament group list` shows groups and nodes");
+    if request.group > cluster.groups {
+        return Err(wrong(format!("there is no group {}", request.group)));
+    }
+    let group = GroupId(request.group);
+    let to = cluster.named(&request.to).ok_or_else(|| wrong(format!("there is no node {}", request.to)))?;
+    if !cluster.voters(group).contains(&to) {
+        return Err(wrong(format!("{} has no copy of group {group}", request.to)));
+    }
+    let message = format!("{} leads group {group}", request.to);
+    if request.dry_run {
+        return document(&api::Done { message: format!("would make it so that {message}") });
+    }
+    let try_again =
+        |why: String| AdminError::new("PC231", exit::TRY_AGAIN, why).with_hint("`parliament replication status` tells how far it is");
+    let leader = asked.running.local.leader(group).ok_or_else(|| try_again(format!("group {group} has no leader now")))?;
+    match ask(&asked.running, leader, &Question::Transfer { group: group.0, to: to.0 }).await {
+        Ok(Reply::Order(Ok(()))) => {}
+        Ok(Reply::Order(Err(why))) | Err(why) => return Err(try_again(why)),
+        Ok(other) => return Err(super::bug(format!("{other:?}"))),
+    }
+    for _ in 0..100 {
+        if asked.running.local.leader(group) == Some(to) {
+            return document(&api::Done { message });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Err(try_again(format!("{} did not take the lead of group {group} in time", request.to)))
+}
+
+pub(super) async fn replication(asked: &Asked) -> Outcome {
+    let facts = facts(asked).await;
+    let cluster = &asked.running.identity.document;
+    let mut replicas = Vec::new();
+    for group in 0..=cluster.groups {
+        let rows = facts.iter().filter_map(|(node, facts)| facts.as_ref().and_then(|f| f.groups.get(&group)).map(|row| (*node, row)));
+        let committed = rows.clone().filter_map(|(_, row)| row.committed).max();
+        for id in cluster.voters(GroupId(group)) {
+            let row = rows.clone().find(|(node, _)| *node == id).map(|(_, row)| row);
+            let durable = row.and_then(|row| row.last_log);
+            replicas.push(api::Replica {
+                group,
+                node: cluster.name_of(id),
+                role: match row {
+                    Some(row) if row.leads => "leader",
+                    Some(row) if row.learner => "learner",
+                    _ => "voter",
+                }
+                .into(),
+                durable,
+                lag: durable.zip(committed).map(|(durable, committed)| committed.saturating_sub(durable)),
+                missing_bodies: facts.get(&id).and_then(|facts| facts.as_ref()).map(|facts| facts.missing_bodies),
+            });
+        }
+    }
+    document(&api::Replication {
+        replicas,
+        bodies_below_quorum: facts.values().flatten().map(|facts| facts.missing_bodies).sum(),
+        unreachable: facts.iter().filter(|(_, facts)| facts.is_none()).map(|(id, _)| cluster.name_of(*id)).collect(),
+    })
+}
+
+pub(super) async fn sessions(asked: &Asked, request: &api::Mask) -> Outcome {
+    let (mut sessions, mut unreachable) = (Vec::new(), Vec::new());
+    for (id, answer) in ask_all(&asked.running, &Question::Sessions { mask: request.mask.clone() }).await {
+        match answer {
+            Ok(Reply::Sessions(rows)) => sessions.extend(rows),
+            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+        }
+    }
+    sessions.sort_by(|a: &api::Session, b| a.user.cmp(&b.user).then_with(|| a.node.cmp(&b.node)));
+    document(&api::Sessions { sessions, unreachable })
+}
+
+pub(super) async fn kick(asked: &Asked, request: &api::Kick) -> Outcome {
+    let (mut count, mut unreachable) = (0, Vec::new());
+    let question = Question::Kick { mask: request.mask.clone(), dry_run: request.dry_run };
+    for (id, answer) in ask_all(&asked.running, &question).await {
+        match answer {
+            Ok(Reply::Count(here)) => count += here,
+            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+        }
+    }
+    document(&api::Kicked { sessions: count, unreachable })
+}

@@ -1,0 +1,297 @@
+//! Accounts and their leases.
+
+use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, no_such_user, unserved};
+use crate::ask::{Facts, Question, Reply, ask, matches};
+use parliament_cluster_state::{AccountName, AccountRecord, Command, NewAccount, Reply as StateReply, account_named, accounts};
+use parliament_ctl::{AdminError, api, exit};
+use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
+use parliament_mailbox_state::{Command as UsersCommand, view};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Tries to read all replicas' hashes at one index.
+const VERIFY_TRIES: usize = 40;
+
+async fn barrier(asked: &Asked) -> Result<(), AdminError> {
+    asked.running.local.read_barrier_within(GroupId::CLUSTER, 5_000).await.map_err(|e| unserved(&e))
+}
+
+async fn find(asked: &Asked, name: &str) -> Result<AccountRecord, AdminError> {
+    barrier(asked).await?;
+    let login = AccountName::login(name, &asked.domain).map_err(|_| no_such_user(name))?;
+    account_named(asked.running.local.cluster_tables(), &login).map_err(|f| damaged(&f))?.ok_or_else(|| no_such_user(login.as_str()))
+}
+
+async fn change(asked: &Asked, command: &Command) -> Result<StateReply, AdminError> {
+    let done = asked.running.local.propose_cluster(command, boot_ms() + CHANGE_DEADLINE_MS).await.map_err(|e| unserved(&e))?;
+    done.map_err(|refused| bug(format!("{refused:?}")))
+}
+
+fn check_scheme(credential: &str) -> Result<(), AdminError> {
+    if is_known_scheme(credential) {
+        return Ok(());
+    }
+    Err(AdminError::new("PC302", exit::USAGE, "the credential's scheme is unknown")
+        .with_hint("known are {ARGON2ID}, {SHA512-CRYPT}, {SHA256-CRYPT} and {BLF-CRYPT}"))
+}
+
+pub(super) async fn import(asked: &Asked, request: &api::UserImport) -> Outcome {
+    barrier(asked).await?;
+    if request.users.len() > api::IMPORT_USERS_MAX {
+        return Err(AdminError::new("PC303", exit::USAGE, format!("at most {} users at once", api::IMPORT_USERS_MAX)));
+    }
+    let mut result = api::UserImported::default();
+    let mut refuse = |name: &str, why: &str| result.refused.push(api::RefusedUser { name: name.to_owned(), why: why.to_owned() });
+    let (mut new, mut existing) = (Vec::new(), Vec::new());
+    for user in &request.users {
+        let Ok(name) = AccountName::login(&user.name, &asked.domain) else {
+            refuse(&user.name, "not a user name (local@domain)");
+            continue;
+        };
+        if check_scheme(&user.credential).is_err() {
+            refuse(name.as_str(), "the credential's scheme is unknown");
+            continue;
+        }
+        match account_named(asked.running.local.cluster_tables(), &name).map_err(|f| damaged(&f))? {
+            Some(row) => existing.push((row, user.credential.clone())),
+            None => new.push(NewAccount { name: name.as_str().to_owned(), credential: user.credential.clone() }),
+        }
+    }
+    if request.on_existing == api::OnExisting::Refuse {
+        existing.iter().for_each(|(row, _)| refuse(&row.name, "exists already"));
+    }
+    if request.dry_run {
+        result.created = new.len() as u64;
+    } else if !new.is_empty() {
+        match change(asked, &Command::AddAccounts { accounts: new, time: unix_seconds() }).await? {
+            StateReply::Added { made, taken } => {
+                result.created = made.len() as u64;
+                for name in taken {
+                    result.refused.push(api::RefusedUser { name, why: "exists already".into() });
+                }
+            }
+            StateReply::Done => return Err(bug("no accounts in the reply")),
+        }
+    }
+    match request.on_existing {
+        api::OnExisting::Refuse => {}
+        api::OnExisting::Skip => result.skipped = existing.len() as u64,
+        api::OnExisting::Update => {
+            result.updated = existing.len() as u64;
+            for (row, credential) in existing {
+                if !request.dry_run && row.credential != credential {
+                    change(asked, &Command::SetCredential { account: row.id, credential }).await?;
+                }
+            }
+        }
+    }
+    document(&result)
+}
+
+fn row(account: &AccountRecord) -> api::User {
+    let scheme = account.credential.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(scheme, _)| scheme);
+    api::User { name: account.name.clone(), id: account.id.0, group: account.group.0, usage: None, scheme: scheme.to_owned() }
+}
+
+/// The accounts of a page in the order of names, and whether more may follow. Reads the whole directory: this is an operator's
+/// command, not a client's.
+async fn page(asked: &Asked, request: &api::Page) -> Result<(Vec<AccountRecord>, bool), AdminError> {
+    barrier(asked).await?;
+    let limit = request.limit.clamp(1, api::PAGE_ROWS_MAX) as usize;
+    let tables = asked.running.local.cluster_tables().clone();
+    let (mask, after) = (request.mask.clone(), request.after.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let mut found: BTreeMap<String, AccountRecord> = BTreeMap::new();
+        let mut from = AccountId(0);
+        loop {
+            let rows = accounts(&tables, from, 1000)?;
+            let Some(last) = rows.last() else { break };
+            from = AccountId(last.id.0 + 1);
+            for row in rows {
+                let wanted = matches(&mask, &row.name) && after.as_ref().is_none_or(|after| row.name > *after);
+                if wanted {
+                    found.insert(row.name.clone(), row);
+                    if found.len() > limit + 1 {
+                        found.pop_last();
+                    }
+                }
+            }
+        }
+        Ok(found)
+    });
+    let found = work.await.map_err(bug)?.map_err(|f| damaged(&f))?;
+    let more = found.len() > limit;
+    Ok((found.into_values().take(limit).collect(), more))
+}
+
+pub(super) async fn list(asked: &Asked, request: &api::Page) -> Outcome {
+    let (accounts, more) = page(asked, request).await?;
+    document(&api::Users { users: accounts.iter().map(row).collect(), more })
+}
+
+pub(super) async fn show(asked: &Asked, request: &api::OneUser) -> Outcome {
+    let account = find(asked, &request.user).await?;
+    let mut user = row(&account);
+    user.usage = usage(asked, &account).await;
+    document(&user)
+}
+
+async fn usage(asked: &Asked, account: &AccountRecord) -> Option<api::Usage> {
+    let shard = asked.running.local.shard(account.group)?;
+    asked.running.local.read_barrier_within(account.group, 2_000).await.ok()?;
+    let (_, usage) = view::quota(shard.group.tables(), account.id).ok()??;
+    Some(api::Usage { mailboxes: usage.mailboxes, messages: usage.messages, bytes: usage.storage_bytes })
+}
+
+pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome {
+    check_scheme(&request.credential)?;
+    let account = find(asked, &request.user).await?;
+    let message = format!("the password of {}", account.name);
+    if request.dry_run {
+        return document(&api::Done { message: format!("would change {message}") });
+    }
+    change(asked, &Command::SetCredential { account: account.id, credential: request.credential.clone() }).await?;
+    document(&api::Done { message: format!("changed {message}") })
+}
+
+pub(super) async fn delete(asked: &Asked, request: &api::UserDelete) -> Outcome {
+    let account = find(asked, &request.user).await?;
+    let used = usage(asked, &account).await.unwrap_or_default();
+    let cost = format!("{} with {} messages in {} mailboxes, {} bytes", account.name, used.messages, used.mailboxes, used.bytes);
+    if request.dry_run {
+        return document(&api::Done { message: format!("would delete {cost}") });
+    }
+    // The name goes first, so that nobody logs in; then the mail. What the account has used of UIDVALIDITY stays known.
+    let floor = match asked.running.local.shard(account.group) {
+        Some(shard) => match view::account(shard.group.tables(), account.id).map_err(|f| damaged(&f))? {
+            Some(view::AccountView::Live { uid_validity, .. }) => uid_validity.0,
+            Some(view::AccountView::Deleted { uid_validity_floor }) => uid_validity_floor.0,
+            None => account.uid_validity_floor,
+        },
+        None => u32::try_from(unix_seconds()).unwrap_or(u32::MAX),
+    };
+    // Mailboxes made until the deletion is applied take at most a few more values.
+    let floor = floor.max(u32::try_from(unix_seconds()).unwrap_or(0)).saturating_add(1000);
+    change(asked, &Command::DeleteAccount { account: account.id, uid_validity_floor: floor }).await?;
+    let gone = asked.running.local.propose_everywhere(account.group, &UsersCommand::DeleteAccount { account: account.id }).await;
+    if !gone {
+        return Err(AdminError::new(
+            "PC202",
+            exit::TRY_AGAIN,
+            format!("{} is deleted, its mail not yet: no quorum of group {}", account.name, account.group),
+        ));
+    }
+    document(&api::Done { message: format!("deleted {cost}") })
+}
+
+pub(super) async fn verify(asked: &Asked, request: &api::Page) -> Outcome {
+    let (accounts, more) = page(asked, request).await?;
+    let mut by_group: BTreeMap<GroupId, Vec<&AccountRecord>> = BTreeMap::new();
+    accounts.iter().for_each(|account| by_group.entry(account.group).or_default().push(account));
+    let mut users = Vec::new();
+    for (group, accounts) in by_group {
+        users.extend(verify_group(asked, group, &accounts).await);
+    }
+    users.sort_by(|a, b| a.name.cmp(&b.name));
+    document(&api::Verified { users, more })
+}
+
+/// Asks all replicas of a group for hashes at one applied index, again while they differ in it.
+async fn verify_group(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]) -> Vec<api::VerifiedUser> {
+    let cluster = &asked.running.identity.document;
+    let question = Question::Hashes { group: group.0, accounts: accounts.iter().map(|account| account.id.0).collect() };
+    let mut seen: BTreeMap<NodeId, (u64, BTreeMap<u64, String>)> = BTreeMap::new();
+    for _ in 0..VERIFY_TRIES {
+        seen.clear();
+        let asking = cluster.voters(group).into_iter().map(|node| {
+            let question = &question;
+            async move { (node, ask(&asked.running, node, question).await) }
+        });
+        for (node, answer) in futures::future::join_all(asking).await {
+            if let Ok(Reply::Hashes(index, rows)) = answer {
+                seen.insert(node, (index, rows.into_iter().collect()));
+            }
+        }
+        let mut indexes = seen.values().map(|(index, _)| *index);
+        let first = indexes.next();
+        if first.is_some_and(|first| first != 0) && indexes.all(|index| Some(index) == first) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let one = |account: &&AccountRecord| {
+        let none = "no records yet".to_owned();
+        let hashes: Vec<(String, String)> =
+            seen.iter().map(|(node, (_, rows))| (cluster.name_of(*node), rows.get(&account.id.0).unwrap_or(&none).clone())).collect();
+        let missing = cluster.voters(group).into_iter().filter(|node| !seen.contains_key(node)).map(|node| cluster.name_of(node)).collect();
+        let indexes: std::collections::BTreeSet<u64> = seen.values().map(|(index, _)| *index).collect();
+        let equal = indexes.len() == 1 && hashes.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        api::VerifiedUser { name: account.name.clone(), group: group.0, hashes, missing, equal }
+    };
+    accounts.iter().map(one).collect()
+}
+
+fn lease_row(asked: &Asked, account: &AccountRecord) -> api::Lease {
+    let cluster = &asked.running.identity.document;
+    let record = asked.running.local.holder_of(account);
+    let owner = record.and_then(|record| record.owner);
+    let live = owner.is_some_and(|owner| {
+        asked.running.local.support.is_live(owner.node) && !asked.running.local.support.boot_ended(owner.node, owner.boot)
+    });
+    api::Lease {
+        user: account.name.clone(),
+        group: account.group.0,
+        holder: owner.map(|owner| cluster.name_of(owner.node)),
+        boot: owner.map_or(0, |owner| owner.boot.0),
+        fence: record.map_or(0, |record| record.fence.0),
+        live,
+        candidates: cluster.voters(account.group).into_iter().map(|node| cluster.name_of(node)).collect(),
+    }
+}
+
+pub(super) async fn lease(asked: &Asked, request: &api::OneUser) -> Outcome {
+    let account = find(asked, &request.user).await?;
+    asked.running.local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
+    document(&lease_row(asked, &account))
+}
+
+pub(super) async fn leases(asked: &Asked, request: &api::Page) -> Outcome {
+    let (accounts, more) = page(asked, request).await?;
+    document(&api::Leases { leases: accounts.iter().map(|account| lease_row(asked, account)).collect(), more })
+}
+
+pub(super) async fn move_lease(asked: &Asked, request: &api::LeaseMove) -> Outcome {
+    let account = find(asked, &request.user).await?;
+    let cluster = &asked.running.identity.document;
+    let local = &asked.running.local;
+    let to = cluster.named(&request.to).filter(|node| cluster.voters(account.group).contains(node)).ok_or_else(|| {
+        AdminError::new("PC320", exit::USAGE, format!("{} has no copy of {}", request.to, account.name))
+            .with_hint(format!("candidates are {}", lease_row(asked, &account).candidates.join(", ")))
+    })?;
+    let try_again = |why: String| {
+        AdminError::new("PC321", exit::TRY_AGAIN, why).with_hint("try again; `parliament lease show` tells who holds the user")
+    };
+    let facts: Facts = match ask(&asked.running, to, &Question::Facts).await {
+        Ok(Reply::Facts(facts)) => facts,
+        _ => return Err(try_again(format!("{} does not answer", request.to))),
+    };
+    local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
+    let owner = local.holder_of(&account).and_then(|record| record.owner);
+    if request.dry_run || owner.is_some_and(|owner| owner.node == to && owner.boot == Boot(facts.lease_boot)) {
+        return document(&lease_row(asked, &account));
+    }
+    let Some(owner) = owner else {
+        return Err(try_again(format!("nobody holds {} yet; the first request of a client takes the lease", account.name)));
+    };
+    let order = Question::HandOver { account: account.id.0, to: to.0, to_boot: facts.lease_boot };
+    match ask(&asked.running, owner.node, &order).await {
+        Ok(Reply::Order(Ok(()))) => {}
+        Ok(Reply::Order(Err(why))) | Err(why) => {
+            return Err(try_again(format!("{} did not hand over: {why}", cluster.name_of(owner.node))));
+        }
+        Ok(other) => return Err(bug(format!("{other:?}"))),
+    }
+    local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
+    document(&lease_row(asked, &account))
+}

@@ -1,0 +1,269 @@
+//! What one node asks another for an operator's command: facts that only the other has, and orders that only it can carry out.
+
+use crate::running::Running;
+use bytes::Bytes;
+use parliament_ctl::api;
+use parliament_frontend::{Protocol, SessionState};
+use parliament_groups::Role;
+use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_mail_service::unix_seconds;
+use parliament_mailbox_state::view;
+use parliament_rpc::Method;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a node waits for another's answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Accounts whose owner records are looked at to count the users held; beyond it the count is a lower bound.
+const COUNTED_MAX: usize = 200_000;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    Facts,
+    Sessions { mask: String },
+    Kick { mask: String, dry_run: bool },
+    Hashes { group: u32, accounts: Vec<u64> },
+    HandOver { account: u64, to: u64, to_boot: u64 },
+    Transfer { group: u32, to: u64 },
+    Initialize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Facts(Facts),
+    Sessions(Vec<api::Session>),
+    Count(u64),
+    /// The index up to which the replica is applied, and a hash per account.
+    Hashes(u64, Vec<(u64, String)>),
+    /// Done, or why not.
+    Order(Result<(), String>),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) version: String,
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    /// The boot under which the node holds leases.
+    pub(crate) lease_boot: u64,
+    pub(crate) boot: u64,
+    pub(crate) users_held: u64,
+    pub(crate) sessions: u64,
+    pub(crate) disk_free: u64,
+    pub(crate) uid_regressions: u64,
+    pub(crate) missing_bodies: u64,
+    pub(crate) groups: BTreeMap<u32, GroupFacts>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct GroupFacts {
+    pub(crate) leads: bool,
+    pub(crate) learner: bool,
+    pub(crate) leader: Option<u64>,
+    pub(crate) term: u64,
+    pub(crate) last_log: Option<u64>,
+    pub(crate) committed: Option<u64>,
+    pub(crate) applied: Option<u64>,
+    pub(crate) stopped: Option<String>,
+    pub(crate) users: u64,
+}
+
+/// Asks another node, or this one.
+pub(crate) async fn ask(running: &Arc<Running>, node: NodeId, question: &Question) -> Result<Reply, String> {
+    if node == running.local.me {
+        return Ok(carry_out(running, question).await);
+    }
+    let peer = running.local.pool.get(node).ok_or("no such node")?;
+    let payload = serde_json::to_vec(question).map_err(|e| e.to_string())?;
+    let answer = peer.request(Method::Ask, payload.into(), TIMEOUT).await.map_err(|e| e.to_string())?;
+    serde_json::from_slice(&answer).map_err(|e| e.to_string())
+}
+
+/// Asks all nodes at once; those that do not answer have an error.
+pub(crate) async fn ask_all(running: &Arc<Running>, question: &Question) -> Vec<(NodeId, Result<Reply, String>)> {
+    let nodes: Vec<NodeId> = running.identity.document.members.iter().map(|member| NodeId(member.id)).collect();
+    futures::future::join_all(nodes.into_iter().map(|node| async move { (node, ask(running, node, question).await) })).await
+}
+
+/// Answers a peer's question.
+pub(crate) async fn answer(running: &Arc<Running>, payload: &Bytes) -> Result<Bytes, String> {
+    let question: Question = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
+    let reply = carry_out(running, &question).await;
+    serde_json::to_vec(&reply).map(Bytes::from).map_err(|e| e.to_string())
+}
+
+async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
+    match question {
+        Question::Facts => {
+            let running = running.clone();
+            Reply::Facts(tokio::task::spawn_blocking(move || facts(&running)).await.unwrap_or_default())
+        }
+        Question::Sessions { mask } => Reply::Sessions(sessions(running, mask)),
+        Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
+        Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
+        Question::HandOver { account, to, to_boot } => {
+            let done = running.local.hand_over(AccountId(*account), NodeId(*to), Boot(*to_boot)).await;
+            Reply::Order(done.map_err(|unserved| format!("{unserved:?}")))
+        }
+        Question::Transfer { group, to } => {
+            let done = match running.local.shard(GroupId(*group)) {
+                Some(shard) => shard.group.transfer_leader(NodeId(*to)).await,
+                None => running.local.cluster.transfer_leader(NodeId(*to)).await,
+            };
+            Reply::Order(done.map_err(|e| e.to_string()))
+        }
+        Question::Initialize => Reply::Order(running.initialize().await),
+    }
+}
+
+fn facts(running: &Running) -> Facts {
+    let disk_free = rustix::fs::statvfs(&running.data_dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+    let mut facts = Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: running.unready().is_none(),
+        draining: running.is_draining(),
+        lease_boot: running.local.support.boot().0,
+        boot: running.boot.0,
+        sessions: running.frontend.get().map_or(0, |frontend| frontend.registry().list().len() as u64),
+        disk_free,
+        uid_regressions: running.local.counters.uid_regressions.load(std::sync::atomic::Ordering::Relaxed),
+        missing_bodies: running.local.bodies.store().damaged().len() as u64,
+        ..Facts::default()
+    };
+    for group in running.group_ids() {
+        let Some(metrics) = running.metrics(group) else { continue };
+        let users = running.local.shard(group).map_or(0, |shard| {
+            let tables = shard.group.tables();
+            let accounts = view::accounts(tables).unwrap_or_default();
+            let boot = running.local.support.boot();
+            let mine = |id: &&AccountId| {
+                let owner = view::owner(tables, **id).ok().flatten().and_then(|record| record.owner);
+                owner.is_some_and(|owner| owner.node == running.local.me && owner.boot == boot)
+            };
+            facts.users_held += accounts.iter().take(COUNTED_MAX).filter(mine).count() as u64;
+            accounts.len() as u64
+        });
+        let row = GroupFacts {
+            leads: metrics.role == Role::Leader,
+            learner: metrics.role == Role::Learner,
+            leader: metrics.leader.map(|leader| leader.0),
+            term: metrics.term,
+            last_log: metrics.last_log,
+            committed: metrics.committed,
+            applied: metrics.applied,
+            stopped: metrics.stopped,
+            users,
+        };
+        facts.groups.insert(group.0, row);
+    }
+    facts
+}
+
+/// Masks know `*` and `?` and ignore ASCII case; one without a domain also matches names of any domain. Linear but for the
+/// usual restart at the last star.
+pub(crate) fn matches(mask: &str, name: &str) -> bool {
+    let name = name.to_lowercase();
+    let mask = mask.to_lowercase();
+    let local = name.split('@').next().unwrap_or_default();
+    glob(mask.as_bytes(), name.as_bytes()) || (!mask.contains('@') && glob(mask.as_bytes(), local.as_bytes()))
+}
+
+fn glob(mask: &[u8], text: &[u8]) -> bool {
+    let (mut m, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        if m < mask.len() && mask[m] == b'*' {
+            star = Some((m, t));
+            m += 1;
+        } else if m < mask.len() && (mask[m] == b'?' || mask[m] == text[t]) {
+            m += 1;
+            t += 1;
+        } else if let Some((at, from)) = star {
+            star = Some((at, from + 1));
+            m = at + 1;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    mask[m..].iter().all(|c| *c == b'*')
+}
+
+fn sessions(running: &Running, mask: &str) -> Vec<api::Session> {
+    let Some(frontend) = running.frontend.get() else { return Vec::new() };
+    let name = running.identity.document.name_of(running.local.me);
+    let now = unix_seconds();
+    let listed = frontend.registry().list().into_iter().filter_map(|info| {
+        let user = info.user.clone()?;
+        matches(mask, &user).then(|| api::Session {
+            selected: info.mailbox.map(|mailbox| mailbox_name(running, &user, mailbox)),
+            user,
+            protocol: match info.protocol {
+                Protocol::Imap => "imap",
+                Protocol::Pop3 => "pop3",
+                Protocol::Lmtp => "lmtp",
+            }
+            .into(),
+            node: name.clone(),
+            remote: info.remote.to_string(),
+            session: format!("{}.{}.{}", running.local.me, running.boot, info.id),
+            age_s: u64::try_from(now - info.since).unwrap_or(0),
+            doing: (info.state == SessionState::Busy).then(|| "busy".to_owned()),
+        })
+    });
+    listed.collect()
+}
+
+fn mailbox_name(running: &Running, user: &str, mailbox: parliament_ids::MailboxId) -> String {
+    let found = parliament_cluster_state::AccountName::login(user, "").ok().and_then(|name| {
+        let row = parliament_cluster_state::account_named(running.local.cluster_tables(), &name).ok().flatten()?;
+        let shard = running.local.shard(row.group)?;
+        view::name_of(shard.group.tables(), row.id, mailbox).ok().flatten()
+    });
+    found.map_or_else(|| format!("#{mailbox}"), |name| name.to_string())
+}
+
+fn kick(running: &Running, mask: &str, dry_run: bool) -> u64 {
+    let Some(frontend) = running.frontend.get() else { return 0 };
+    let is_meant = |info: &parliament_frontend::SessionInfo| info.user.as_deref().is_some_and(|user| matches(mask, user));
+    if dry_run {
+        return frontend.registry().list().iter().filter(|info| is_meant(info)).count() as u64;
+    }
+    frontend.registry().kick("ended by the administrator", is_meant) as u64
+}
+
+fn hashes(running: &Running, group: GroupId, accounts: &[u64]) -> Reply {
+    let Some(shard) = running.local.shard(group) else { return Reply::Hashes(0, Vec::new()) };
+    let applied = |running: &Running| running.metrics(group).and_then(|metrics| metrics.applied).unwrap_or(0);
+    let before = applied(running);
+    let row = |id: &u64| {
+        let hash = view::state_hash(shard.group.tables(), AccountId(*id)).ok()?;
+        Some((*id, format!("{hash:032x}")))
+    };
+    let rows = accounts.iter().filter_map(row).collect();
+    // An entry applied in between makes the hashes of no one index: told as index 0, and asked again.
+    let after = applied(running);
+    Reply::Hashes(if before == after { before } else { 0 }, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn masks() {
+        for (mask, name, expected) in [
+            ("*", "a@b", true),
+            ("alice", "alice@demo.test", true),
+            ("alice", "alice2@demo.test", false),
+            ("user?", "user7@demo.test", true),
+            ("*@demo.*", "bob@demo.test", true),
+            ("A*E@*", "alice@x", true),
+            ("", "a@b", false),
+            ("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa@x", false),
+        ] {
+            assert_eq!(matches(mask, name), expected, "{mask} {name}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A node as a member of a cluster: its groups, its mail service, its listeners, and the small tasks that keep them in order.
+
+use crate::identity::Identity;
+use crate::links::PoolPeers;
+use crate::node::{Fatal, Node, fatal};
+use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
+use parliament_groups::{Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo, Ports, Role, StartError};
+use parliament_ids::{Boot, GroupId, NodeId};
+use parliament_mail_service::{
+    Accounts, BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms,
+};
+use parliament_rpc::PeerPool;
+use parliament_tables::{GroupTables, TableOptions};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Commits held in memory per group before its tables are flushed, bytes.
+const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A member of a cluster at work.
+pub(crate) struct Running {
+    pub(crate) identity: Identity,
+    pub(crate) groups: GroupSet,
+    pub(crate) local: Arc<Local>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) frontend: OnceLock<Frontend>,
+    pub(crate) started_ms: u64,
+    pub(crate) boot: Boot,
+    pub(crate) data_dir: std::path::PathBuf,
+    /// Every group here has been seen up to date with its leader since this start.
+    caught_up: AtomicBool,
+    draining: AtomicBool,
+    boots: Mutex<BTreeMap<NodeId, Boot>>,
+    seen_ms: Mutex<BTreeMap<NodeId, u64>>,
+}
+
+impl Running {
+    /// Opens all groups and puts the mail service on top. Nothing is served yet.
+    pub(crate) async fn start(node: &Arc<Node>, identity: Identity) -> Result<Arc<Self>, Fatal> {
+        let me = identity.me();
+        let document = identity.document.clone();
+        let mut config = NodeConfig::new(me);
+        config.cluster.clone_from(&document.cluster);
+        config.snapshots.entries_max = config.snapshots.entries_max.max(node.config.storage.snapshot_entries);
+        config.snapshots.entries_min = node.config.storage.snapshot_entries;
+        let lazy: Arc<OnceLock<Arc<PeerPool>>> = Arc::default();
+        let groups = GroupSet::new(config, Ports { peers: Arc::new(LazyPeers(lazy.clone())) }).map_err(fatal("consensus"))?;
+        let pool = Arc::new(PeerPool::new(groups.runtime().clone(), identity.cluster_id(), me, node.boot, node.tls.clone()));
+        let _ = lazy.set(pool.clone());
+        for member in document.members.iter().filter(|member| member.id != me.0) {
+            pool.set(NodeId(member.id), &member.address);
+        }
+        let nodes: Vec<NodeId> = document.members.iter().map(|member| NodeId(member.id)).collect();
+        let voters = document.voters(GroupId::CLUSTER);
+        let support = Support::new(me, node.boot, &nodes, voters, pool.clone(), node.journal.clone());
+        let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
+        let hub = Arc::new(WatchHub::default());
+        let opener = Opener { node, groups: &groups };
+        let cluster_group = opener.open(GroupId::CLUSTER, Arc::new(ClusterMachine), Arc::new(NoBodies)).await?;
+        let mut shards = BTreeMap::new();
+        for number in 1..=document.groups {
+            let group = GroupId(number);
+            let voters = document.voters(group);
+            if voters.contains(&me) {
+                let machine = UsersMachine::new(hub.clone(), bodies.clone());
+                let opened = opener.open(group, machine.clone(), Arc::new(Gate(bodies.clone()))).await?;
+                shards.insert(group, Shard { group: opened, machine, voters });
+            }
+        }
+        let mut thread_key = [0; 32];
+        thread_key[..16].copy_from_slice(&identity.cluster_id());
+        let local = Local::new(me, pool, support, cluster_group, shards, bodies, hub, thread_key);
+        let domain = node.config.auth.default_domain.clone().unwrap_or_default();
+        let accounts = Arc::new(Accounts::new(local.clone(), &domain, node.config.lmtp.recipient_delimiter));
+        Ok(Arc::new(Self {
+            identity,
+            groups,
+            local,
+            accounts,
+            frontend: OnceLock::new(),
+            started_ms: boot_ms(),
+            boot: node.boot,
+            data_dir: node.data.path.clone(),
+            caught_up: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            boots: Mutex::default(),
+            seen_ms: Mutex::default(),
+        }))
+    }
+
+    /// Starts the listeners and the background tasks.
+    pub(crate) async fn serve(self: &Arc<Self>, node: &Arc<Node>) -> Result<(), Fatal> {
+        let (support, ending) = (self.local.support.clone(), node.clone());
+        // Promises must not wait behind mail: they run where consensus runs.
+        self.groups.runtime().spawn(async move {
+            let fault = support.run().await;
+            ending.end(format!("the journal failed: {fault}"));
+        });
+        let options = frontend_options(node, self.local.me)?;
+        let router = Arc::new(Router::new(self.local.clone()));
+        let frontend = Frontend::start(options, router, self.accounts.clone()).await.map_err(fatal("listeners"))?;
+        let _ = self.frontend.set(frontend);
+        node.runtime.spawn(crate::tasks::catch_up(self.clone(), node.clone()));
+        node.runtime.spawn(crate::tasks::care(self.clone(), node.clone()));
+        node.runtime.spawn(crate::tasks::links(self.clone()));
+        Ok(())
+    }
+
+    /// True when a peer may link to this node: a member, and not an older boot than one seen (rule 6).
+    pub(crate) fn admits(&self, cluster: [u8; 16], node: NodeId, boot: Boot) -> bool {
+        if cluster != self.identity.cluster_id() || self.identity.document.member(node).is_none() {
+            return false;
+        }
+        let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = boots.entry(node).or_insert(boot);
+        *last = boot.max(*last);
+        *last == boot
+    }
+
+    pub(crate) fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
+    }
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Why this node should get no new connections now; `None` when it serves.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("draining".into());
+        }
+        if !self.caught_up.load(Ordering::Acquire) {
+            return Some("starting or catching up".into());
+        }
+        let leaderless: Vec<String> =
+            self.group_ids().into_iter().filter(|group| self.local.leader(*group).is_none()).map(|group| group.to_string()).collect();
+        if leaderless.is_empty() { None } else { Some(format!("no leader in sight for groups {}", leaderless.join(" "))) }
+    }
+
+    /// Groups with a replica here, group 0 first.
+    pub(crate) fn group_ids(&self) -> Vec<GroupId> {
+        std::iter::once(GroupId::CLUSTER).chain(self.local.shards.keys().copied()).collect()
+    }
+
+    /// What a group's members are told of each other.
+    pub(crate) fn infos(&self, group: GroupId) -> BTreeMap<NodeId, NodeInfo> {
+        let document = &self.identity.document;
+        let members = document.voters(group).into_iter().filter_map(|id| document.member(id));
+        members
+            .map(|member| {
+                let info = NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
+                (NodeId(member.id), info)
+            })
+            .collect()
+    }
+
+    /// Makes the groups whose first leader this node is, in a new cluster.
+    pub(crate) async fn initialize(&self) -> Result<(), String> {
+        for group in self.group_ids() {
+            if self.identity.document.voters(group).first() != Some(&self.local.me) {
+                continue;
+            }
+            let members = self.infos(group);
+            let made = match self.local.shard(group) {
+                Some(shard) => initialize(&shard.group, members).await,
+                None => initialize(&self.local.cluster, members).await,
+            };
+            made.map_err(|e| format!("group {group}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// A group's metrics on this node.
+    pub(crate) fn metrics(&self, group: GroupId) -> Option<parliament_groups::GroupMetrics> {
+        match self.local.shard(group) {
+            Some(shard) => Some(shard.group.metrics()),
+            None if group == GroupId::CLUSTER => Some(self.local.cluster.metrics()),
+            None => None,
+        }
+    }
+
+    /// How many groups this node leads.
+    pub(crate) fn leads(&self) -> usize {
+        self.group_ids().into_iter().filter(|group| self.local.leader(*group) == Some(self.local.me)).count()
+    }
+
+    /// True when every entry in every log here is applied here: nothing on its way can name a body.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.group_ids().into_iter().filter_map(|group| self.metrics(group)).all(|m| m.applied == m.last_log && m.role != Role::Stopping)
+    }
+
+    /// Hands the lead of each group led here to another voter that is up.
+    pub(crate) async fn give_up_leaderships(&self) {
+        for group in self.group_ids() {
+            if self.local.leader(group) != Some(self.local.me) {
+                continue;
+            }
+            let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
+            let Some(to) = self.identity.document.voters(group).into_iter().find(up) else { continue };
+            let handed = match self.local.shard(group) {
+                Some(shard) => shard.group.transfer_leader(to).await,
+                None => self.local.cluster.transfer_leader(to).await,
+            };
+            if let Err(error) = handed {
+                tracing::debug!(%group, %error, "leadership not handed over");
+            }
+        }
+    }
+
+    /// Seconds since a peer was last seen connected; 0 while it is.
+    pub(crate) fn silent_seconds(&self, node: NodeId) -> u64 {
+        let seen = self.seen_ms.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
+        (boot_ms() - seen.unwrap_or(self.started_ms)) / 1000
+    }
+    /// A peer is connected now.
+    pub(crate) fn saw(&self, node: NodeId) {
+        self.seen_ms.lock().unwrap_or_else(PoisonError::into_inner).insert(node, boot_ms());
+    }
+}
+
+async fn initialize<M: Machine>(group: &Group<M>, members: BTreeMap<NodeId, NodeInfo>) -> Result<(), String> {
+    if group.metrics().last_log.is_some() {
+        return Ok(());
+    }
+    group.initialize(members).await.map_err(|e| e.to_string())
+}
+
+/// Peers that are known only after consensus has its runtime.
+struct LazyPeers(Arc<OnceLock<Arc<PeerPool>>>);
+
+impl parliament_groups::Peers for LazyPeers {
+    fn link(&self, node: NodeId, info: &NodeInfo) -> Arc<dyn parliament_groups::PeerLink> {
+        PoolPeers(self.0.wait().clone()).link(node, info)
+    }
+}
+
+struct Opener<'a> {
+    node: &'a Arc<Node>,
+    groups: &'a GroupSet,
+}
+
+impl Opener<'_> {
+    async fn open<M: Machine>(
+        &self,
+        group: GroupId,
+        machine: Arc<M>,
+        gate: Arc<dyn parliament_groups::BodyGate>,
+    ) -> Result<Group<M>, Fatal> {
+        let dir = self.node.data.path.join("groups").join(group.to_string());
+        std::fs::create_dir_all(&dir).map_err(fatal("group folder"))?;
+        let copies = u64::from(self.node.config.cluster.groups) + 1;
+        let options = TableOptions {
+            cache_bytes: (self.node.config.storage.cache_bytes / copies).max(1024 * 1024),
+            pending_bytes_max: PENDING_BYTES_MAX,
+            ..TableOptions::default()
+        };
+        let path = dir.join("tables");
+        let tables = tokio::task::spawn_blocking(move || GroupTables::open(&path, &options)).await;
+        let tables = tables.map_err(fatal("tables"))?.map_err(fatal("tables"))?;
+        let start = GroupStart { group, dir, log: self.node.journal.group(group), tables, gate, rescue: None };
+        match self.groups.start(start, machine).await {
+            Ok(opened) => Ok(opened),
+            Err(error @ (StartError::SnapshotNeeded { .. } | StartError::LogDamaged(_))) => {
+                Err(Fatal { what: "a replica is damaged; replace this node by an empty one", why: error.to_string() })
+            }
+            Err(error) => Err(Fatal { what: "group", why: format!("{group}: {error}") }),
+        }
+    }
+}
+
+fn frontend_options(node: &Arc<Node>, me: NodeId) -> Result<FrontendOptions, Fatal> {
+    let config = &node.config;
+    let mut options = FrontendOptions::new(me, node.boot, &config.node.name, node.data.path.join("spool"));
+    options.imap.clone_from(&config.imap.listen);
+    options.imaps.clone_from(&config.imap.listen_tls);
+    options.pop3.clone_from(&config.pop3.listen);
+    options.pop3s.clone_from(&config.pop3.listen_tls);
+    options.lmtp.clone_from(&config.lmtp.listen);
+    options.lmtp_add_headers = config.lmtp.add_headers;
+    options.plain_login = if config.auth.plaintext_on_loopback { PlainLogin::Loopback } else { PlainLogin::Never };
+    options.message_bytes_max = config.limits.message_bytes;
+    options.connections_max = config.limits.connections;
+    options.connections_per_user_and_address_max = config.limits.connections_per_user_and_address;
+    options.connections_per_address_max = config.limits.connections_per_user_and_address.max(options.connections_per_address_max);
+    options.spool_bytes_max = config.limits.spool_bytes;
+    if let Some(tls) = &config.tls_mail {
+        let certificates = Certificates::load(&tls.cert, &tls.key_file).map_err(fatal("tls.mail"))?;
+        options.certificates = Some(Arc::new(certificates));
+    }
+    Ok(options)
+}
