@@ -113,7 +113,7 @@ pub struct FetchRequest {
     pub items: FetchItems,
     /// RFC 7162 CHANGEDSINCE.
     pub changed_since: Option<ModSeq>,
-    /// RFC 7162 VANISHED: also tell which of `uids` were expunged since `changed_since`.
+    /// RFC 7162 VANISHED: also tell which of `uids` were expunged since `changed_since`. Ask on the first page only.
     pub vanished: bool,
 }
 

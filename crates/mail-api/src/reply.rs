@@ -237,9 +237,9 @@ pub struct FetchPage {
     pub rows: Vec<FetchRow>,
     /// Ask again with the UIDs from here on; `None` when this page ends the request.
     pub next: Option<Uid>,
-    /// Of the UIDs this page covers, those that are no messages.
+    /// Of the UIDs this page covers, those that are no messages. Empty with `changed_since`, which leaves them out.
     pub missing: UidSet,
-    /// With `vanished`: of the asked UIDs those expunged since; on the first page only.
+    /// With `vanished`: of all asked UIDs those expunged since, whatever this page covers.
     pub vanished: UidSet,
     /// The keywords by their bit, when rows carry flags.
     pub keywords: Vec<Keyword>,
@@ -286,7 +286,8 @@ pub struct PartResult {
 pub enum PartData {
     /// Here. BINARY may hold NUL: literal8.
     Inline(BytesField),
-    /// A range of the stored body, larger than [`parliament_ids::limits::FETCH_INLINE_BYTES_MAX`]: read by [`crate::Request::ReadBody`].
+    /// A range of the stored body, read by [`crate::Request::ReadBody`]: of anything larger than
+    /// [`parliament_ids::limits::FETCH_INLINE_BYTES_MAX`], of any size (even 0) when the message is, or when the row has much inline.
     Range {
         /// First byte in the stored body.
         offset: u64,

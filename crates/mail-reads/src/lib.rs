@@ -1,8 +1,13 @@
 //! Answers reads at the holder: pages of FETCH and SEARCH over the state machine's views and the bodies. No I/O of its own: bodies
 //! come through [`Bodies`].
 
+mod body;
 mod fetch;
+mod parts;
+mod rows;
 mod search;
+#[cfg(test)]
+mod tests;
 
 pub use fetch::fetch_page;
 pub use search::search_page;
@@ -79,15 +84,4 @@ pub struct Parsing<'a> {
     pub bodies: &'a dyn Bodies,
     /// Remembers.
     pub cache: &'a ParsedCache,
-}
-
-impl Parsing<'_> {
-    pub(crate) fn parsed(&self, hash: &BodyHash) -> Result<Arc<Parsed>, ReadError> {
-        if let Some(parsed) = self.cache.get(hash) {
-            return Ok(parsed);
-        }
-        let parsed = Arc::new(Parsed::of(&self.bodies.read(hash)?));
-        self.cache.insert(*hash, parsed.clone());
-        Ok(parsed)
-    }
 }

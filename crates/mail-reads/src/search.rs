@@ -1,19 +1,27 @@
 //! A page of SEARCH: cheap keys (flags, sizes, dates of the records) first, bodies only for messages that those leave open.
 
+use crate::body::PAGE_READ_BYTES;
+use crate::rows::Mailbox;
 use crate::{Parsing, ReadError};
+use parliament_ids::limits::KEYWORDS_PER_MAILBOX_MAX;
 use parliament_ids::{AccountId, Keyword, Uid, UidSet};
 use parliament_mail_api::{FlagRow, SearchDate, SearchKey, SearchPage, SearchRequest};
 use parliament_mailbox_state::Tables;
 use parliament_mailbox_state::view::{self, MessageRow};
 use parliament_mime as mime;
-use std::collections::HashMap;
 
-/// Messages that one page looks at when no body is needed.
+/// Messages that one page looks at.
 const ROWS_MAX: usize = 65_536;
+/// Messages whose rows are read at a time: with bodies nobody knows how many the page will look at.
+const ROWS_AT_ONCE: usize = 8192;
+const BODY_ROWS_AT_ONCE: usize = 256;
 /// Messages whose bodies one page reads.
 const BODIES_MAX: usize = 256;
 
 /// Makes one page. Rights were checked by the caller.
+///
+/// A page ends after 65,536 messages looked at, 256 bodies or 32 MiB of bodies read; then `next` says where to go on. A page
+/// whose first body cannot be read is an error; at a later one the page ends.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -23,43 +31,68 @@ pub fn search_page(
     account: AccountId,
     request: &SearchRequest,
 ) -> Result<SearchPage, ReadError> {
-    let keywords = view::keywords(tables, account, request.mailbox)?;
-    let key = compile(&request.key, &keywords);
-    let (mut flags, mut page) = (Vec::new(), SearchPage::default());
-    let asked = UidSet::range(request.from, Uid(u32::MAX));
-    view::flag_rows(tables, account, request.mailbox, &asked, None, &mut |row| {
-        if flags.len() == ROWS_MAX {
-            page.next = Some(row.uid);
-            return false;
-        }
-        flags.push(row);
-        true
-    })?;
-    let mut messages = HashMap::new();
-    if key.needs_record() {
-        let uids: UidSet = flags.iter().map(|row| row.uid).collect();
-        view::message_rows(tables, account, request.mailbox, &uids, &mut |row| {
-            messages.insert(row.uid, row);
-            true
-        })?;
-    }
-    let mut bodies = 0;
-    for row in &flags {
-        let mut one = One { flags: row, message: messages.get(&row.uid), parsing, body: None, read: false };
-        if one.message.is_none() && key.needs_record() {
-            continue;
-        }
-        if one.matches(&key)? {
-            page.uids.insert(row.uid);
-            page.highest_modseq = page.highest_modseq.max(row.modseq);
-        }
-        bodies += usize::from(one.read);
-        if bodies == BODIES_MAX {
-            page.next = Some(row.uid.next());
+    let mailbox = Mailbox { tables, account, id: request.mailbox };
+    let key = compile(&request.key, &view::keywords(tables, account, request.mailbox)?);
+    let at_once = if key.needs_body() { BODY_ROWS_AT_ONCE } else { ROWS_AT_ONCE };
+    let scope = key.scope().unwrap_or_else(|| UidSet::range(Uid(1), Uid(u32::MAX)));
+    let mut scan =
+        Scan { parsing, key: &key, page: SearchPage { next: Some(request.from), ..SearchPage::default() }, looked: 0, bodies: 0, read: 0 };
+    while let Some(from) = scan.page.next
+        && scan.looked < ROWS_MAX
+    {
+        let flags = mailbox.flags(&scope.intersection(&UidSet::range(from, Uid(u32::MAX))), None, at_once)?;
+        let records = if key.needs_record() { mailbox.records(&flags.rows)? } else { Vec::new() };
+        scan.page.next = flags.next;
+        if !scan.look(&flags.rows, &records)? {
             break;
         }
     }
-    Ok(page)
+    Ok(scan.page)
+}
+
+/// A page being made.
+struct Scan<'a> {
+    parsing: &'a Parsing<'a>,
+    key: &'a Key,
+    page: SearchPage,
+    looked: usize,
+    bodies: usize,
+    read: u64,
+}
+
+impl Scan<'_> {
+    /// Looks at messages; false when the page ends before the last of them. `records` is empty when the key needs none.
+    fn look(&mut self, flags: &[FlagRow], records: &[Option<MessageRow>]) -> Result<bool, ReadError> {
+        for (n, row) in flags.iter().enumerate() {
+            if self.bodies >= BODIES_MAX || self.read >= PAGE_READ_BYTES {
+                self.page.next = Some(row.uid);
+                return Ok(false);
+            }
+            let record = records.get(n).and_then(Option::as_ref);
+            if record.is_none() && self.key.needs_record() {
+                // Expunged between the two looks at the tables.
+                continue;
+            }
+            let mut one = One { flags: row, message: record, parsing: self.parsing, body: None };
+            let matches = match one.matches(self.key) {
+                Err(ReadError::Body(_)) if self.bodies > 0 => {
+                    self.page.next = Some(row.uid);
+                    return Ok(false);
+                }
+                matches => matches?,
+            };
+            if let Some((body, _)) = &one.body {
+                self.bodies += 1;
+                self.read += body.len() as u64;
+            }
+            self.looked += 1;
+            if matches {
+                self.page.uids.insert(row.uid);
+                self.page.highest_modseq = self.page.highest_modseq.max(row.modseq);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// A key made ready for many messages.
@@ -70,7 +103,7 @@ enum Key {
     Not(Box<Key>),
     Uids(UidSet),
     Flag(u8),
-    Keyword(u32),
+    Keyword(u128),
     ModSeq(u64),
     Larger(u64),
     Smaller(u64),
@@ -86,17 +119,17 @@ enum Key {
     Text(mime::Needle),
 }
 
-/// Days from and to, inclusive, as (year, month, day).
+/// Days from one up to, but without, another.
 struct Range {
     from: Option<Day>,
     to: Option<Day>,
 }
 
+/// Year, month, day.
 type Day = (u16, u8, u8);
 
 impl Range {
     fn before(date: &SearchDate) -> Self {
-        // The day before is not computed: "to" is compared exclusively by the one key that needs it.
         Self { from: None, to: Some((date.year, date.month, date.day)) }
     }
     fn on(date: &SearchDate) -> Self {
@@ -127,10 +160,10 @@ fn compile(key: &SearchKey, keywords: &[Keyword]) -> Key {
         SearchKey::Not(key) => Key::Not(Box::new(compile(key, keywords))),
         SearchKey::Uids(uids) => Key::Uids(uids.clone()),
         SearchKey::Flag(flag) => Key::Flag(flag.0),
-        SearchKey::Keyword(keyword) => match keywords.iter().position(|known| known == keyword) {
-            Some(bit) => Key::Keyword(u32::try_from(bit).unwrap_or(127)),
-            None => Key::Always(false),
-        },
+        SearchKey::Keyword(keyword) => {
+            let bit = keywords.iter().take(KEYWORDS_PER_MAILBOX_MAX).position(|known| known == keyword);
+            bit.map_or(Key::Always(false), |bit| Key::Keyword(1 << bit))
+        }
         SearchKey::Larger(size) => Key::Larger(*size),
         SearchKey::Smaller(size) => Key::Smaller(*size),
         SearchKey::Before(date) => Key::Arrived(Range::before(date)),
@@ -169,6 +202,18 @@ impl Key {
     fn needs_record(&self) -> bool {
         self.cost() > 0
     }
+    fn needs_body(&self) -> bool {
+        self.cost() > 1
+    }
+    /// The UIDs outside of which nothing matches, when the key names them; other messages are not looked at.
+    fn scope(&self) -> Option<UidSet> {
+        match self {
+            Self::Uids(uids) => Some(uids.clone()),
+            Self::Always(false) => Some(UidSet::new()),
+            Self::And(keys) => keys.iter().filter_map(Self::scope).reduce(|a, b| a.intersection(&b)),
+            _ => None,
+        }
+    }
 }
 
 /// The day that a UTC second is in a zone (Howard Hinnant's days-to-civil algorithm).
@@ -192,7 +237,6 @@ struct One<'a> {
     message: Option<&'a MessageRow>,
     parsing: &'a Parsing<'a>,
     body: Option<(bytes::Bytes, mime::Structure)>,
-    read: bool,
 }
 
 impl One<'_> {
@@ -218,7 +262,7 @@ impl One<'_> {
             Key::Not(key) => !self.matches(key)?,
             Key::Uids(uids) => uids.contains(self.flags.uid),
             Key::Flag(flag) => self.flags.system.0 & flag == *flag,
-            Key::Keyword(bit) => self.flags.keywords & (1_u128 << bit) != 0,
+            Key::Keyword(bit) => self.flags.keywords & bit != 0,
             Key::ModSeq(modseq) => self.flags.modseq.0 >= *modseq,
             Key::Sent(range) => {
                 let (body, structure) = self.body()?;
@@ -240,17 +284,17 @@ impl One<'_> {
         })
     }
 
+    /// Asked only of messages whose record is at hand.
     fn body(&mut self) -> Result<(&bytes::Bytes, &mime::Structure), ReadError> {
-        if self.body.is_none() {
-            self.read = true;
-            let body = match self.message {
-                Some(message) => self.parsing.bodies.read(&message.hash)?,
-                None => bytes::Bytes::new(),
-            };
-            let structure = mime::Structure::parse(&body);
-            self.body = Some((body, structure));
-        }
-        let (body, structure) = self.body.get_or_insert_with(|| (bytes::Bytes::new(), mime::Structure::parse(b"")));
+        let (body, structure) = match (self.body.take(), self.message) {
+            (Some(read), _) => read,
+            (None, message) => {
+                let body = message.map_or(Ok(bytes::Bytes::new()), |message| self.parsing.bodies.read(&message.hash))?;
+                let structure = mime::Structure::parse(&body);
+                (body, structure)
+            }
+        };
+        let (body, structure) = self.body.insert((body, structure));
         Ok((body, structure))
     }
 }
