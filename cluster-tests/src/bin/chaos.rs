@@ -1,0 +1,97 @@
+//! `cargo xtask chaos`: a demo of three nodes under load, nodes killed with signal 9 all the while, and a verdict: exit code 0 when
+//! every property holds, 1 when one does not, 2 when the run could not be carried out.
+
+use parliament_cluster_tests::demo::{Demo, Options};
+use parliament_cluster_tests::nemesis::Kills;
+use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const USAGE: &str =
+    "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES] [--history FILE] [--json]";
+
+#[derive(Debug)]
+struct Arguments {
+    minutes: f64,
+    seed: u64,
+    clients: usize,
+    accounts: usize,
+    pause: u64,
+    all_at_once: Option<usize>,
+    history: Option<PathBuf>,
+    json: bool,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
+    let mut found =
+        Arguments { minutes: 5.0, seed: now, clients: 32, accounts: 8, pause: 0, all_at_once: None, history: None, json: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value\n{USAGE}"));
+        let bad = || format!("{word}: no such value\n{USAGE}");
+        match word.as_str() {
+            "--minutes" => found.minutes = value()?.parse().ok().filter(|m| (0.1..=10_000.0).contains(m)).ok_or_else(bad)?,
+            "--seed" => found.seed = value()?.parse().map_err(|_| bad())?,
+            "--clients" => found.clients = value()?.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(bad)?,
+            "--accounts" => found.accounts = value()?.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(bad)?,
+            "--pause" => found.pause = value()?.parse().map_err(|_| bad())?,
+            "--all-at-once" => found.all_at_once = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
+            "--history" => found.history = Some(value()?.into()),
+            "--json" => found.json = true,
+            _ => return Err(format!("unknown: {word}\n{USAGE}")),
+        }
+    }
+    Ok(found)
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = arguments().and_then(|a| runtime.map_err(|e| e.to_string())?.block_on(chaos(&a)));
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("the run could not be carried out: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn chaos(arguments: &Arguments) -> Result<bool, String> {
+    let history =
+        arguments.history.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("parliament-history-{}.jsonl", arguments.seed)));
+    eprintln!("seed {}, history in {}", arguments.seed, history.display());
+    let mut demo = Demo::start(&Options { users: arguments.accounts, ..Options::default() }).await?;
+    eprintln!("the demo was ready after {:?}", demo.ready_after);
+    let faults = match arguments.all_at_once {
+        Some(times) => Faults::AllAtOnce(times, Duration::from_secs(3)),
+        None => Faults::Kills(Kills::default(), Duration::from_secs_f64(arguments.minutes * 60.0)),
+    };
+    let plan = Plan {
+        faults,
+        clients: arguments.clients,
+        accounts: arguments.accounts,
+        seed: arguments.seed,
+        pause: Duration::from_millis(arguments.pause),
+        history: Some(history.clone()),
+    };
+    let outcome = match carry_out(&demo, &plan).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            eprintln!("the nodes' data and logs are kept in {}", demo.keep().display());
+            return Err(error);
+        }
+    };
+    if arguments.json {
+        println!("{}", outcome.document)
+    } else {
+        print!("{}", summary(&outcome.document))
+    }
+    if !outcome.holds {
+        eprintln!("the nodes' data and logs are kept in {}", demo.keep().display());
+    }
+    demo.end().await?;
+    Ok(outcome.holds)
+}
