@@ -181,21 +181,12 @@ impl Demo {
         Lmtp::connect(&self.node(number).lmtp).await
     }
 
-    /// Runs a verb of the program with `--json`; `Err` holds what it printed when its exit code is neither 0 nor 2 nor 3.
+    /// Runs a verb of the program with `--json`.
     ///
     /// # Errors
-    /// The same when it does not end within 60 s or prints no JSON.
+    /// What it printed when its exit code is neither 0 nor 2 nor 3; or that it did not end within 60 s or printed no JSON.
     pub async fn verb(&self, arguments: &[&str]) -> Result<Value, String> {
-        let mut command = Command::new(&self.binary);
-        command.args(arguments).arg("--json").stdin(Stdio::null()).kill_on_drop(true);
-        let name = arguments.join(" ");
-        let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
-        let output = ended.map_err(|_| format!("{name}: no end within 60 s"))?.map_err(|e| format!("{name}: {e}"))?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if !matches!(output.status.code(), Some(0 | 2 | 3)) {
-            return Err(format!("{name}: {}: {}{}", output.status, out.trim(), err.trim()));
-        }
-        serde_json::from_str(&out).map_err(|e| format!("{name}: {e}: {out}"))
+        call(self.binary.clone(), arguments.iter().map(|a| (*a).to_owned()).collect()).await
     }
 
     async fn action(&self, verb: &str, node: &str) -> Result<Value, String> {
@@ -257,12 +248,21 @@ impl Demo {
         self.action("resume", node).await.map(|_| ())
     }
 
-    /// Starts a node that is down; returns when its process runs.
+    /// Starts nodes that are down, all at once; returns when they are ready.
     ///
     /// # Errors
     /// As [`Self::verb`].
-    pub async fn start_node(&self, node: &str) -> Result<(), String> {
-        self.action("start", node).await.map(|_| ())
+    pub async fn start_nodes(&self, nodes: &[&str]) -> Result<(), String> {
+        let mut calls = tokio::task::JoinSet::new();
+        for node in nodes {
+            let dir = self.dir.display().to_string();
+            let words = ["demo", "start", node, "--dir", &dir, "--timeout", "50s"].map(str::to_owned);
+            calls.spawn(call(self.binary.clone(), words.into()));
+        }
+        while let Some(done) = calls.join_next().await {
+            done.map_err(|e| e.to_string())??;
+        }
+        Ok(())
     }
 
     /// `demo ls --json`
@@ -388,6 +388,19 @@ impl Drop for Demo {
             let _ = signal(pid, Signal::KILL);
         }
     }
+}
+
+async fn call(binary: PathBuf, arguments: Vec<String>) -> Result<Value, String> {
+    let mut command = Command::new(binary);
+    command.args(&arguments).arg("--json").stdin(Stdio::null()).kill_on_drop(true);
+    let name = arguments.join(" ");
+    let ended = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    let output = ended.map_err(|_| format!("{name}: no end within 60 s"))?.map_err(|e| format!("{name}: {e}"))?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !matches!(output.status.code(), Some(0 | 2 | 3)) {
+        return Err(format!("{name}: {}: {}{}", output.status, out.trim(), err.trim()));
+    }
+    serde_json::from_str(&out).map_err(|e| format!("{name}: {e}: {out}"))
 }
 
 fn signal(pid: i32, signal: Signal) -> std::io::Result<()> {

@@ -249,8 +249,16 @@ impl Imap {
     /// # Errors
     /// As [`Self::command`]; [`Error::Protocol`] when an item is not told.
     pub async fn status(&mut self, mailbox: &str) -> Result<Mailbox, Error> {
-        let reply = self.command(&format!("STATUS {} (MESSAGES UIDNEXT UIDVALIDITY)", quote(mailbox))).await?;
-        status_in(&reply)
+        self.send(&format!("STATUS {} (MESSAGES UIDNEXT UIDVALIDITY)", quote(mailbox))).await?;
+        self.status_reply().await
+    }
+
+    /// Waits for the reply of a STATUS that was sent.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn status_reply(&mut self) -> Result<Mailbox, Error> {
+        status_in(&self.reply().await?)
     }
 
     /// FETCH by UIDs, such as `1:*` and `(FLAGS)`.

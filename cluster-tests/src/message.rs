@@ -85,15 +85,16 @@ pub fn nasty_bodies(random: &mut Random) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What was sent, of what is stored: final delivery puts `Return-Path` and `Received` in front (RFC 5321 section 4.4), which are
-/// not part of it.
+/// Header fields that final delivery puts in front (RFC 5321 section 4.4 and custom).
+const TRACE: [&[u8]; 3] = [b"Return-Path:", b"Delivered-To:", b"Received:"];
+
+/// What was sent, of what is stored: everything behind the trace fields that final delivery put in front.
 pub fn without_trace(stored: &[u8]) -> &[u8] {
+    let starts = |rest: &[u8], field: &[u8]| rest.get(..field.len()).is_some_and(|start| start.eq_ignore_ascii_case(field));
     let mut rest = stored;
-    for field in [&b"Return-Path:"[..], b"Received:"] {
-        if !rest.get(..field.len()).is_some_and(|start| start.eq_ignore_ascii_case(field)) {
-            continue;
-        }
-        while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
+    while TRACE.iter().any(|field| starts(rest, field)) {
+        loop {
+            let Some(end) = memchr::memmem::find(rest, b"\r\n") else { return rest };
             rest = &rest[end + 2..];
             if !matches!(rest.first(), Some(b' ' | b'\t')) {
                 break;
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!(without_trace(&stored), message.bytes);
         assert_eq!(id_of(&stored).as_deref(), Some("w1.7"));
         assert_eq!(field(&message.bytes, SHA_FIELD), Some(sha(b"hello\r\n")));
+        assert_eq!(without_trace(b"Received: no end"), b"Received: no end");
         assert_eq!(id_of(b"Subject: x\r\n\r\nX-Parliament-Id: 3\r\n"), None);
     }
 

@@ -49,7 +49,7 @@ pub async fn kill_in_turn(
         recorder.nemesis("kill", &victim, json!({ "reason": reason, "of": of }));
         demo.kill(&victim).await?;
         tokio::time::sleep(kills.down).await;
-        restart(demo, recorder, &victim).await?;
+        restart(demo, recorder, &[&victim]).await?;
         tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
     }
     Ok(())
@@ -76,11 +76,16 @@ async fn choose(demo: &Demo, accounts: &[String], reason: &'static str, random: 
     (random.pick(&demo.nodes).id.clone(), "random", Value::Null)
 }
 
-async fn restart(demo: &Demo, recorder: &Recorder, node: &str) -> Result<(), String> {
-    recorder.nemesis("start", node, Value::Null);
-    demo.start_node(node).await?;
-    let after = demo.wait_ready(node, READY_WAIT).await?;
-    recorder.nemesis("ready", node, json!({ "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) }));
+async fn restart(demo: &Demo, recorder: &Recorder, nodes: &[&str]) -> Result<(), String> {
+    for node in nodes {
+        recorder.nemesis("start", node, Value::Null);
+    }
+    let started = Instant::now();
+    demo.start_nodes(nodes).await?;
+    for node in nodes {
+        demo.wait_ready(node, READY_WAIT).await?;
+        recorder.nemesis("ready", node, json!({ "after_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }));
+    }
     Ok(())
 }
 
@@ -96,14 +101,7 @@ pub async fn kill_all(demo: &Demo, recorder: &Recorder, times: usize, between: D
             recorder.nemesis("kill", id, json!({ "reason": "all at once" }));
         }
         demo.kill_at_once(&ids).await?;
-        for id in &ids {
-            recorder.nemesis("start", id, Value::Null);
-            demo.start_node(id).await?;
-        }
-        for id in &ids {
-            let after = demo.wait_ready(id, READY_WAIT).await?;
-            recorder.nemesis("ready", id, json!({ "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) }));
-        }
+        restart(demo, recorder, &ids).await?;
     }
     tokio::time::sleep(between).await;
     Ok(())
