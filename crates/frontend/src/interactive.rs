@@ -21,6 +21,8 @@ pub(crate) trait Stepper: Send {
     fn step(&mut self, now: Now, input: Input<'_>, outputs: &mut Vec<Output>);
     /// Bytes may be given.
     fn wants_input(&self) -> bool;
+    /// A part of a command is here and its rest is still to come.
+    fn awaits_rest(&self) -> bool;
     /// When [`Input::Tick`] is due, ms of [`Now::monotonic_ms`].
     fn deadline_ms(&self) -> Option<u64>;
     /// It is over.
@@ -140,6 +142,9 @@ impl<S: Stepper> Driver<'_, S> {
         let deadline = self.session.deadline_ms().map(|due| Duration::from_millis(due.saturating_sub(self.shared.monotonic_ms()).max(1)));
         let mut phases = self.shared.phase.subscribe();
         let Connection { registered, socket, .. } = &mut *self.connection;
+        if reads && self.session.awaits_rest() {
+            socket.acknowledge();
+        }
         tokio::select! {
             biased;
             reason = registered.kicked(), if stops => Ok(Event::Kicked(reason)),

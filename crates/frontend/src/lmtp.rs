@@ -58,6 +58,9 @@ impl Driver<'_> {
         // A message that is coming in may end first while the node drains.
         let stop_at = if idle { Phase::Draining } else { Phase::Closing };
         let connection = &mut *self.connection;
+        if !idle {
+            connection.socket.acknowledge();
+        }
         tokio::select! {
             biased;
             _ = connection.registered.kicked() => {

@@ -42,6 +42,9 @@ impl Stepper for parliament_imap::Session {
     fn wants_input(&self) -> bool {
         self.wants_input()
     }
+    fn awaits_rest(&self) -> bool {
+        self.awaits_rest()
+    }
     fn deadline_ms(&self) -> Option<u64> {
         self.deadline_ms()
     }
@@ -88,6 +91,10 @@ impl Stepper for Pop3 {
     }
     fn wants_input(&self) -> bool {
         self.session.wants_input()
+    }
+    /// POP3 has no literals: clients send a command in one piece.
+    fn awaits_rest(&self) -> bool {
+        false
     }
     fn deadline_ms(&self) -> Option<u64> {
         self.session.deadline_ms()

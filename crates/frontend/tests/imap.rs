@@ -36,6 +36,22 @@ async fn small_and_large_messages_are_appended_byte_for_byte() {
     eventually("the spool is free", || served.frontend.stats().spool_bytes_now.load(SeqCst) == 0).await;
 }
 
+/// Clients with Nagle's algorithm that send the line end after a literal by itself wait for an acknowledgement of the literal; the
+/// system would delay each by 40 ms.
+#[tokio::test]
+async fn a_line_end_behind_a_literal_does_not_wait_for_an_acknowledgement() {
+    let served = start(|_| {}).await;
+    let mut client = selected(&served).await;
+    let begun = Instant::now();
+    for round in 1..=20 {
+        client.say("c APPEND INBOX {4}", "+ ").await;
+        client.send("hi\r\n").await;
+        client.send("\r\n").await;
+        client.until(&format!("c OK [APPENDUID 9 {round}]")).await;
+    }
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_literal_without_room_is_refused_before_it_is_sent() {
     let served = start(|options| options.spool_bytes_max = 500_000).await;

@@ -106,6 +106,10 @@ impl Append {
         let stage = Stage::Tail { utf8: false };
         Self { tag, to, messages: Vec::new(), inline: 0, stage, request: None, again: 0, spool_lost: false }
     }
+    /// Bytes of the command are still to come.
+    pub(crate) fn is_receiving(&self) -> bool {
+        matches!(self.stage, Stage::Receiving(_) | Stage::Tail { .. })
+    }
     /// Every spool this command holds.
     pub(crate) fn spools(&self) -> Vec<SpoolId> {
         let kept = self.messages.iter().filter_map(|message| match &message.body {

@@ -161,6 +161,18 @@ impl Session {
         !self.closed && !matches!(self.job, Job::Tls) && self.framer.pending().len() <= COMMAND_BYTES_MAX
     }
 
+    /// True when a part of a command is here and its rest is still to come. A client that sends a literal and the line end
+    /// behind it in two writes may hold the second back until the first is acknowledged (RFC 9293 section 3.7.4).
+    #[must_use]
+    pub fn awaits_rest(&self) -> bool {
+        match &self.job {
+            _ if self.closed => false,
+            Job::Append(append) => append.is_receiving(),
+            Job::Discard(_) => true,
+            _ => self.framer.is_within_command(),
+        }
+    }
+
     /// When [`Input::Tick`] is due, by [`Now::monotonic_ms`]; `None` when only other inputs matter.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {

@@ -92,6 +92,10 @@ impl Framer {
     pub(crate) fn pending(&self) -> &[u8] {
         &self.input
     }
+    /// A part of a line, or of a command with literals, is here.
+    pub(crate) fn is_within_command(&self) -> bool {
+        !matches!(self.mode, Mode::Text) || !self.command.is_empty() || !self.input.is_empty()
+    }
     /// Forgets everything received (RFC 9051 section 6.2.1: nothing said before TLS counts after it).
     pub(crate) fn reset(&mut self) {
         let limit = self.limit;
