@@ -3,6 +3,7 @@
 
 use crate::clock::boot_ms;
 use crate::machine::BodyEvents;
+use crate::missing::Missing;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parliament_bodies::{BodyFault, BodyStore, Receipt, Stage};
@@ -12,7 +13,7 @@ use parliament_ids::{BodyHash, GroupId, NodeId, SessionKey};
 use parliament_mail_api::{Rejection, Unserved, UploadId};
 use parliament_mail_reads::{Bodies, ParsedCache, Unreadable, parsed_cache};
 use parliament_rpc::{Peer, PeerPool};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,12 @@ const ON_ITS_WAY: Duration = Duration::from_millis(100);
 const GATE_MAX: Duration = Duration::from_secs(3);
 /// How long a large body may take to a peer before the entry is proposed without waiting for it.
 const PUSH_MAX: Duration = Duration::from_secs(15);
-/// Bodies being pulled in the background at once.
-const PULLS_MAX: usize = 64;
+/// Bodies of the backlog being pulled at once.
+const BACKLOG_PULLS: usize = 8;
+/// Bodies of the backlog; more are found by the next look at what is missing.
+const BACKLOG_MAX: usize = 1_000_000;
+/// Pause while a peer that may have a body is away.
+const BACKLOG_PAUSE: Duration = Duration::from_secs(1);
 /// How long a body that an entry may name is kept without a reference, ms.
 const HOLD_MS: u64 = 600_000;
 /// How long a write may wait for the journal's queue.
@@ -38,10 +43,17 @@ pub struct BodyExchange {
     store: BodyStore,
     pool: Arc<PeerPool>,
     parsed: ParsedCache,
-    pulling: Mutex<HashSet<BodyHash>>,
+    missing: Missing,
     uploads: Mutex<Uploads>,
     keeping: Mutex<Keeping>,
     runtime: tokio::runtime::Handle,
+}
+
+/// Bodies that this node should have and that no read waits for.
+#[derive(Default)]
+struct Backlog {
+    missing: BTreeSet<BodyHash>,
+    is_worked_off: bool,
 }
 
 #[derive(Default)]
@@ -57,6 +69,21 @@ struct Keeping {
     held: HashMap<BodyHash, u64>,
     /// Came at this time, and no account has referred to it since.
     fresh: HashMap<BodyHash, u64>,
+    /// Since when some body may be a candidate for collection; `None` while there is none.
+    oldest: Option<u64>,
+    /// While a collection looks for references: what was held or referred to meanwhile, since the look may have missed it.
+    touched: Option<HashSet<BodyHash>>,
+}
+
+impl Keeping {
+    fn touch(&mut self, hash: BodyHash) {
+        if let Some(touched) = &mut self.touched {
+            touched.insert(hash);
+        }
+    }
+    fn keeps(&self, hash: &BodyHash) -> bool {
+        self.held.contains_key(hash) || self.touched.as_ref().is_some_and(|touched| touched.contains(hash))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -78,7 +105,7 @@ impl BodyExchange {
             store,
             pool,
             parsed: parsed_cache(PARSED_BYTES),
-            pulling: Mutex::default(),
+            missing: Missing::default(),
             uploads: Mutex::default(),
             keeping: Mutex::default(),
             runtime,
@@ -206,24 +233,64 @@ impl BodyExchange {
         tokio::task::spawn_blocking(move || store.read(&hash).ok()).await.ok().flatten()
     }
 
-    /// Pulls a body in the background, because a read met its absence.
-    pub fn want(self: &Arc<Self>, hash: BodyHash) {
-        let this = self.clone();
-        {
-            let mut pulling = lock(&self.pulling);
-            if pulling.len() >= PULLS_MAX || !pulling.insert(hash) {
-                return;
+    /// Has a body pulled, because a client waits for it (`urgent`) or an entry here names it.
+    pub fn want(&self, hash: BodyHash, urgent: bool) {
+        self.missing.add(hash, urgent);
+    }
+
+    /// Bodies that this node lacks, as far as known, the damaged ones included.
+    #[must_use]
+    pub fn lacking(&self) -> usize {
+        self.missing.len()
+    }
+
+    /// True once after more bodies were missing than could be remembered: look through the tables again.
+    #[must_use]
+    pub fn take_overflow(&self) -> bool {
+        self.missing.take_overflow()
+    }
+
+    /// Pulls what is missing, for ever.
+    pub async fn pull_missing(self: Arc<Self>) {
+        self.missing.run(&self).await;
+    }
+
+    /// Pulls a body when there is time: one that an entry or a snapshot named, that is committed without this node having it, so
+    /// that every replica comes to hold every body (rule 21).
+    pub fn fill_in(self: &Arc<Self>, hash: BodyHash) {
+        let mut backlog = lock(&self.backlog);
+        if backlog.missing.len() < BACKLOG_MAX {
+            backlog.missing.insert(hash);
+        }
+        if !std::mem::replace(&mut backlog.is_worked_off, true) {
+            let this = self.clone();
+            self.runtime.spawn(async move { this.work_off_backlog().await });
+        }
+    }
+
+    async fn work_off_backlog(self: Arc<Self>) {
+        loop {
+            let batch: Vec<BodyHash> = {
+                let mut backlog = lock(&self.backlog);
+                if backlog.missing.is_empty() {
+                    backlog.is_worked_off = false;
+                    return;
+                }
+                std::iter::from_fn(|| backlog.missing.pop_first()).take(BACKLOG_PULLS).collect()
+            };
+            let all_up = self.pool.all().iter().all(|peer| peer.is_connected());
+            let got = futures::future::join_all(batch.iter().map(|hash| self.pull(*hash, None))).await;
+            let failed: Vec<BodyHash> = batch.into_iter().zip(got).filter(|(_, got)| !got).map(|(hash, _)| hash).collect();
+            // What no peer has although all were asked was given up meanwhile, or is told to whoever reads it.
+            if !failed.is_empty() && !all_up {
+                lock(&self.backlog).missing.extend(failed);
+                tokio::time::sleep(BACKLOG_PAUSE).await;
             }
         }
-        self.runtime.spawn(async move {
-            let got = this.pull(hash, None).await;
-            lock(&this.pulling).remove(&hash);
-            tracing::info!(%hash, got, "pulled a body that was missing here");
-        });
     }
 
     /// Asks peers for a body, `first` first; true when it is here then.
-    async fn pull(&self, hash: BodyHash, first: Option<NodeId>) -> bool {
+    pub(crate) async fn pull(&self, hash: BodyHash, first: Option<NodeId>) -> bool {
         let mut peers = self.pool.all();
         peers.sort_by_key(|peer| (Some(peer.node()) != first, !peer.is_connected()));
         for peer in peers {
@@ -249,39 +316,59 @@ impl BodyExchange {
         put.await.unwrap_or(Err(BodyFault::Missing(hash)))
     }
 
-    /// An entry that names these may be appended here soon: they are not collected for [`HOLD_MS`].
+    /// An entry that names these may be appended here soon: they are not collected for [`HOLD_MS`]. Those that are here when this
+    /// returns stay: the pins wait for a removal under way, and a later one sees that they are held.
     fn hold(&self, hashes: &[BodyHash]) {
+        hashes.iter().for_each(|hash| self.store.pin(hash));
         let until = boot_ms() + HOLD_MS;
-        lock(&self.keeping).held.extend(hashes.iter().map(|hash| (*hash, until)));
+        {
+            let mut keeping = lock(&self.keeping);
+            for hash in hashes {
+                keeping.held.insert(*hash, until);
+                keeping.touch(*hash);
+            }
+        }
+        hashes.iter().for_each(|hash| self.store.unpin(hash));
     }
 
     /// Removes bodies that nobody has referred to for a while. `referenced` lists what the accounts of this node's replicas
-    /// refer to; call this only when no replica here has an unapplied entry. How many bodies went.
+    /// refer to, each account at one moment; call this only when no replica here has an unapplied entry. How many bodies went.
     pub fn collect(&self, referenced: impl FnOnce() -> Option<HashSet<BodyHash>>) -> usize {
-        let now = boot_ms();
-        let held: HashSet<BodyHash> = {
-            let mut keeping = lock(&self.keeping);
+        self.collect_at(boot_ms(), referenced)
+    }
+
+    fn collect_at(&self, now: u64, referenced: impl FnOnce() -> Option<HashSet<BodyHash>>) -> usize {
+        {
+            let keeping = &mut *lock(&self.keeping);
             keeping.held.retain(|_, until| now < *until);
-            let orphans: Vec<BodyHash> =
-                keeping.fresh.iter().filter(|(_, since)| **since + HOLD_MS <= now).map(|(hash, _)| *hash).collect();
-            for hash in &orphans {
-                keeping.fresh.remove(hash);
-                self.store.release(*hash, now);
+            let orphans: Vec<(BodyHash, u64)> =
+                keeping.fresh.iter().filter(|(_, since)| **since + HOLD_MS <= now).map(|(hash, since)| (*hash, *since)).collect();
+            for (hash, since) in orphans {
+                keeping.fresh.remove(&hash);
+                self.store.release(hash, since);
+                keeping.oldest = Some(keeping.oldest.unwrap_or(since).min(since));
             }
-            keeping.held.keys().copied().collect()
-        };
-        // A look that changes nothing tells whether there is anything to do.
-        if self.store.collect(now, |_| true).referenced == 0 && self.store.collect(now, |_| true).waiting == 0 {
-            return 0;
+            // To look through all accounts is worth it only when something may go.
+            if keeping.oldest.is_none_or(|since| now < since + HOLD_MS) {
+                return 0;
+            }
+            keeping.oldest = None;
+            keeping.touched = Some(HashSet::new());
         }
-        let Some(referenced) = referenced() else { return 0 };
-        self.store.collect(now, |hash| held.contains(hash) || referenced.contains(hash)).removed
+        let collected = referenced().map(|known| self.store.collect(now, |hash| known.contains(hash) || lock(&self.keeping).keeps(hash)));
+        let mut keeping = lock(&self.keeping);
+        keeping.touched = None;
+        // What is not old enough yet, or pinned, or could not be decided waits for another round.
+        if collected.is_none_or(|collected| collected.waiting > 0) {
+            keeping.oldest.get_or_insert(now);
+        }
+        collected.map_or(0, |collected| collected.removed)
     }
 
     async fn pass(self: Arc<Self>, request: GateRequest) -> GateOutcome {
         for (_, hash) in &request.lenient {
             if self.store.size(hash).is_none() {
-                self.want(*hash);
+                self.want(*hash, false);
             }
         }
         let strict: Vec<BodyHash> = request.strict.iter().map(|(_, hash)| *hash).collect();
@@ -333,14 +420,22 @@ impl BodyEvents for BodyExchange {
     fn applied(&self, hashes: &[BodyHash]) {
         let mut keeping = lock(&self.keeping);
         for hash in hashes {
-            keeping.held.remove(hash);
+            // Refused entries leave bodies that nobody refers to.
+            if keeping.held.remove(hash).is_some() {
+                keeping.fresh.insert(*hash, boot_ms());
+            }
+            keeping.touch(*hash);
         }
     }
     fn referenced(&self, hash: BodyHash) {
-        lock(&self.keeping).fresh.remove(&hash);
+        let mut keeping = lock(&self.keeping);
+        keeping.fresh.remove(&hash);
+        keeping.touch(hash);
     }
     fn released(&self, hash: BodyHash) {
-        self.store.release(hash, boot_ms());
+        let now = boot_ms();
+        self.store.release(hash, now);
+        lock(&self.keeping).oldest.get_or_insert(now);
     }
 }
 
@@ -359,5 +454,75 @@ impl BodyExchange {
             tracing::warn!(%hash, %error, "a body cannot be read");
             Unreadable(*hash)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parliament_bodies::Options;
+    use parliament_ids::Boot;
+    use parliament_journal::Journal;
+    use parliament_journal::sim::SimDisk;
+
+    const LATER: u64 = 2 * HOLD_MS;
+
+    /// An exchange without peers, and a body in it that was released a while ago.
+    async fn with_released_body() -> (Arc<BodyExchange>, BodyHash) {
+        let disk = Arc::new(SimDisk::default());
+        let journal =
+            parliament_journal::Options { disk: disk.clone(), segment_bytes: 512 * 1024, ..parliament_journal::Options::new("/j") };
+        let (journal, mut driver) = Journal::open_driven(journal).unwrap();
+        let store = BodyStore::open(journal, Options { disk, ..Options::new("/b") }).unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let pool = Arc::new(PeerPool::new(runtime.clone(), [0; 16], NodeId(1), Boot(1), None));
+        let exchange = BodyExchange::new(store, pool, runtime);
+        let receipt = exchange.put_small(Bytes::from_static(b"mail"), std::iter::empty()).await.unwrap();
+        let hash = receipt.hash();
+        driver.write_all();
+        exchange.referenced(hash);
+        exchange.released(hash);
+        drop(receipt);
+        (exchange, hash)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_refers_to_goes_and_one_that_somebody_refers_to_stays() {
+        let (exchange, hash) = with_released_body().await;
+        assert_eq!(exchange.collect_at(boot_ms(), || panic!("nothing is old enough")), 0);
+        assert_eq!(exchange.collect_at(boot_ms() + LATER, || Some(HashSet::from([hash]))), 0);
+        assert!(exchange.store.size(&hash).is_some());
+        exchange.released(hash);
+        assert_eq!(exchange.collect_at(boot_ms() + LATER, || Some(HashSet::new())), 1);
+        assert!(exchange.store.size(&hash).is_none());
+    }
+
+    #[tokio::test]
+    async fn orphans_go_too() {
+        let (exchange, _) = with_released_body().await;
+        let orphan = exchange.put_small(Bytes::from_static(b"of an entry that was refused"), std::iter::empty()).await.unwrap().hash();
+        assert_eq!(exchange.collect_at(boot_ms() + LATER, || Some(HashSet::new())), 2);
+        assert!(exchange.store.size(&orphan).is_none());
+    }
+
+    /// The references are listed before the message that names the body anew is in the tables.
+    #[tokio::test]
+    async fn a_body_named_again_while_a_collection_looks_around_stays() {
+        for applied_before_removal in [false, true] {
+            let (exchange, hash) = with_released_body().await;
+            let during = exchange.clone();
+            let removed = exchange.collect_at(boot_ms() + LATER, || {
+                let request = GateRequest { strict: vec![(9, hash)], lenient: Vec::new(), source: NodeId(2) };
+                let gate = Gate(during.clone());
+                let outcome = futures::FutureExt::now_or_never(gate.gate(GroupId(1), request));
+                assert_eq!(outcome, Some(GateOutcome::Open), "acknowledged: the body is here");
+                if applied_before_removal {
+                    during.applied(&[hash]);
+                    during.referenced(hash);
+                }
+                Some(HashSet::new())
+            });
+            assert_eq!((removed, exchange.store.size(&hash).is_some()), (0, true), "{applied_before_removal}");
+        }
     }
 }

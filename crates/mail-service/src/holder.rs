@@ -8,7 +8,7 @@ use parliament_bodies::Receipt;
 use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
 use parliament_ids::{GroupId, OpNo, ThreadId};
 use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, Unserved};
-use parliament_mailbox_state::{NewMessage, Op, OwnerRecord, Refusal, UserCommand, view};
+use parliament_mailbox_state::{NewMessage, Op, OwnerRecord, Refusal, UserCommand};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -117,18 +117,15 @@ impl Local {
 
     /// An answer with what changed since the session's mark, the call's own change included.
     fn with_delta(&self, shard: &Shard, call: &Call, outcome: Result<Reply, Rejection>) -> Result<Answer, Unserved> {
-        let delta = match &call.view {
-            None => None,
-            Some(mark) => Some(self.steady(shard, call.owner, || view::delta(shard.group.tables(), call.owner, call.actor, mark))?),
-        };
-        Ok(Answer { outcome, delta })
+        Ok(Answer { outcome, delta: self.delta(shard, call)? })
     }
 
     /// Answers a read: from the own tables while a majority's promises hold before *and* after computing, else behind a barrier of
     /// the group.
     async fn read(self: &Arc<Self>, group: GroupId, shard: &Shard, call: &Call) -> Result<Answer, Unserved> {
         let record = self.held(shard, call)?;
-        let boot = self.support.boot();
+        // The boot of the record: the present one may have begun since, and its promises say nothing of this ownership.
+        let Some(boot) = record.owner.map(|owner| owner.boot) else { return Err(Unserved::NotHolder { hint: None }) };
         let trusted = || self.support.trusted(boot) && !self.leases.is_yielding(call.owner, record.fence);
         if trusted() {
             let answer = self.answer(shard, call)?;

@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod holder;
 mod machine;
+mod missing;
 mod node;
 mod propose;
 mod reads;

@@ -7,15 +7,18 @@ use crate::support::Support;
 use crate::watch::WatchHub;
 use parliament_cluster_state::{AccountRecord, account};
 use parliament_groups::Group;
-use parliament_ids::{AccountId, Fence, GroupId, NodeId, OpNo};
+use parliament_ids::{AccountId, Fence, GroupId, MailboxId, NodeId, OpNo, Uid};
 use parliament_mail_api::Unserved;
 use parliament_mailbox_state::{OwnerRecord, TableFault, view};
 use parliament_rpc::PeerPool;
 use parliament_tables::GroupTables;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// Users of other nodes' groups whose holder is remembered.
+const HINTS_MAX: usize = 100_000;
 
 /// This node's replica of a group of users.
 pub struct Shard {
@@ -25,6 +28,24 @@ pub struct Shard {
     pub machine: Arc<UsersMachine>,
     /// Its voters.
     pub voters: Vec<NodeId>,
+    stopped: AtomicBool,
+}
+
+impl Shard {
+    /// A replica that works.
+    #[must_use]
+    pub fn new(group: Group<UsersMachine>, machine: Arc<UsersMachine>, voters: Vec<NodeId>) -> Self {
+        Self { group, machine, voters, stopped: AtomicBool::new(false) }
+    }
+    /// The group has stopped on this node for good: requests go to other replicas from now on. True the first time.
+    pub fn set_stopped(&self) -> bool {
+        !self.stopped.swap(true, Ordering::AcqRel)
+    }
+    /// True after [`Shard::set_stopped`].
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
 }
 
 /// Counters of this node, all since its start.
@@ -44,7 +65,7 @@ pub struct Counters {
     pub barrier_reads: AtomicU64,
     /// Commands that the state machine refused because of a stale fence.
     pub stale_fences: AtomicU64,
-    /// UIDs told that were not above all told before in their mailbox. Always 0; anything else is a bug.
+    /// Times that a mailbox's UIDNEXT was lower than this node had told before. Always 0; anything else is a bug.
     pub uid_regressions: AtomicU64,
 }
 
@@ -60,6 +81,8 @@ pub struct Local {
     pub cluster: Group<ClusterMachine>,
     /// The groups of users that have a replica here.
     pub shards: BTreeMap<GroupId, Shard>,
+    /// The nodes of every group of users, whether it has a replica here or not.
+    pub places: BTreeMap<GroupId, Vec<NodeId>>,
     /// Bodies.
     pub bodies: Arc<BodyExchange>,
     /// Watches of sessions on this node.
@@ -69,6 +92,27 @@ pub struct Local {
     /// Counters.
     pub counters: Counters,
     pub(crate) leases: Leases,
+    pub(crate) told: Told,
+}
+
+/// The greatest UIDNEXT that this node has told of each mailbox, for as many as fit.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<HashMap<(AccountId, MailboxId), Uid>>);
+
+impl Told {
+    const MAX: usize = 100_000;
+
+    pub(crate) fn uid_next(&self, account: AccountId, mailbox: MailboxId) -> Uid {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(account, mailbox)).copied().unwrap_or_default()
+    }
+    pub(crate) fn tell(&self, account: AccountId, mailbox: MailboxId, uid_next: Uid) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= Self::MAX {
+            told.clear();
+        }
+        let row = told.entry((account, mailbox)).or_default();
+        *row = uid_next.max(*row);
+    }
 }
 
 /// The parts of leases that live in memory only. All rows are small and belong to users with a lease here.
@@ -80,13 +124,20 @@ pub(crate) struct Leases {
     acquiring: Mutex<HashMap<AccountId, Arc<tokio::sync::Mutex<()>>>>,
     /// Fences that a proposed entry may have ended (rule 1): no read from the own tables alone.
     yielding: Mutex<HashMap<AccountId, Fence>>,
+    /// Who served users of groups without a replica here; forgotten when there are many.
+    hints: Mutex<HashMap<AccountId, NodeId>>,
 }
 
 impl Leases {
-    /// The next command number under this fence; `last` is the last one that was applied.
+    /// The next command number under this fence; `last` is the last one that was applied. No number of the newest fence is ever
+    /// given twice: two entries of one number would share a waiter, and one request would get the other's answer. A fence below
+    /// the newest one is over, and whatever is proposed under it is refused.
     pub(crate) fn next_op(&self, account: AccountId, fence: Fence, last: OpNo) -> OpNo {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let row = numbers.entry(account).or_insert((fence, last));
+        if fence < row.0 {
+            return last.next();
+        }
         *row = if row.0 == fence { (fence, row.1.max(last).next()) } else { (fence, last.next()) };
         row.1
     }
@@ -97,6 +148,16 @@ impl Leases {
             acquiring.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         acquiring.entry(account).or_default().clone()
+    }
+    pub(crate) fn hint(&self, account: AccountId) -> Option<NodeId> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&account).copied()
+    }
+    pub(crate) fn keep_hint(&self, account: AccountId, node: NodeId) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if hints.len() >= HINTS_MAX {
+            hints.clear();
+        }
+        hints.insert(account, node);
     }
     pub(crate) fn begin_yield(&self, account: AccountId, fence: Fence) {
         self.yielding.lock().unwrap_or_else(PoisonError::into_inner).insert(account, fence);
@@ -119,12 +180,13 @@ impl Local {
         support: Arc<Support>,
         cluster: Group<ClusterMachine>,
         shards: BTreeMap<GroupId, Shard>,
+        places: BTreeMap<GroupId, Vec<NodeId>>,
         bodies: Arc<BodyExchange>,
         hub: Arc<WatchHub>,
         thread_key: [u8; 32],
     ) -> Arc<Self> {
-        let (counters, leases) = (Counters::default(), Leases::default());
-        Arc::new(Self { me, pool, support, cluster, shards, bodies, hub, thread_key, counters, leases })
+        let (counters, leases, told) = (Counters::default(), Leases::default(), Told::default());
+        Arc::new(Self { me, pool, support, cluster, shards, places, bodies, hub, thread_key, counters, leases, told })
     }
 
     /// This node's replica of a group of users.
@@ -168,5 +230,21 @@ impl Local {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_look_at_an_old_fence_gives_no_number_of_the_new_one_twice() {
+        let (leases, user) = (Leases::default(), AccountId(1));
+        assert_eq!(leases.next_op(user, Fence(3), OpNo(1)), OpNo(2));
+        assert_eq!(leases.next_op(user, Fence(5), OpNo(1)), OpNo(2));
+        // A request that read the owner record before the lease went away and came back.
+        leases.next_op(user, Fence(3), OpNo(2));
+        assert_eq!(leases.next_op(user, Fence(5), OpNo(1)), OpNo(3), "2 may be on its way");
+        assert_eq!(leases.next_op(user, Fence(5), OpNo(9)), OpNo(10));
     }
 }

@@ -4,9 +4,10 @@ use crate::node::{Local, Shard};
 use parliament_ids::limits::BODY_PIECE_BYTES;
 use parliament_ids::{AccountId, MailboxId, Rights, Uid, UidSet};
 use parliament_mail_api::bytes_serde::BytesField;
-use parliament_mail_api::{Answer, Call, Rejection, Reply, Request, Unserved};
+use parliament_mail_api::{Answer, Call, Delta, Rejection, Reply, Request, Unserved};
 use parliament_mail_reads::{Parsing, ReadError, fetch_page, search_page};
 use parliament_mailbox_state::{TableFault, Tables, view};
+use std::sync::atomic::Ordering;
 
 /// How often a read of several records is repeated when the account changed meanwhile.
 const STEADY_TRIES: usize = 16;
@@ -41,11 +42,23 @@ impl Local {
             }
             _ => self.steady(shard, call.owner, || quick_read(shard.group.tables(), call))?,
         };
-        let delta = match &call.view {
-            None => None,
-            Some(mark) => Some(self.steady(shard, call.owner, || view::delta(shard.group.tables(), call.owner, call.actor, mark))?),
-        };
-        Ok(Answer { outcome, delta })
+        Ok(Answer { outcome, delta: self.delta(shard, call)? })
+    }
+
+    /// What changed since the session's mark. Also where the promise that a UIDNEXT never falls is watched: each told value is
+    /// compared with what this node had told of the mailbox before the read began.
+    pub(crate) fn delta(&self, shard: &Shard, call: &Call) -> Result<Option<Delta>, Unserved> {
+        let Some(mark) = &call.view else { return Ok(None) };
+        let told_before = self.told.uid_next(call.owner, mark.mailbox);
+        let delta = self.steady(shard, call.owner, || view::delta(shard.group.tables(), call.owner, call.actor, mark))?;
+        if !delta.gone {
+            if delta.uid_next < told_before {
+                self.counters.uid_regressions.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(account = %call.owner, mailbox = %mark.mailbox, uid_next = %delta.uid_next, %told_before, "UIDNEXT fell");
+            }
+            self.told.tell(call.owner, mark.mailbox, delta.uid_next);
+        }
+        Ok(Some(delta))
     }
 
     fn long_read(&self, shard: &Shard, call: &Call) -> Result<Result<Reply, Rejection>, Unserved> {
@@ -70,7 +83,7 @@ impl Local {
             Ok(outcome) => Ok(outcome),
             Err(ReadError::Tables(damage)) => Err(fault(&damage)),
             Err(ReadError::Body(hash)) => {
-                self.bodies.want(hash);
+                self.bodies.want(hash, true);
                 Err(Unserved::BodyUnavailable)
             }
         }

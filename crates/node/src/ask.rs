@@ -16,17 +16,40 @@ use std::time::Duration;
 
 /// How long a node waits for another's answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a replica waits to have seen all that is committed, ms; less than [`TIMEOUT`].
+const BARRIER_MS: u64 = 2_500;
 /// Accounts whose owner records are looked at to count the users held; beyond it the count is a lower bound.
 const COUNTED_MAX: usize = 200_000;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
     Facts,
-    Sessions { mask: String },
-    Kick { mask: String, dry_run: bool },
-    Hashes { group: u32, accounts: Vec<u64> },
-    HandOver { account: u64, to: u64, to_boot: u64 },
-    Transfer { group: u32, to: u64 },
+    Sessions {
+        mask: String,
+    },
+    Kick {
+        mask: String,
+        dry_run: bool,
+    },
+    Hashes {
+        group: u32,
+        accounts: Vec<u64>,
+    },
+    /// What a replica of the group knows of accounts; with `fresh` at least all that was committed when it was asked.
+    Accounts {
+        group: u32,
+        accounts: Vec<u64>,
+        fresh: bool,
+    },
+    HandOver {
+        account: u64,
+        to: u64,
+        to_boot: u64,
+    },
+    Transfer {
+        group: u32,
+        to: u64,
+    },
     Initialize,
 }
 
@@ -37,6 +60,7 @@ pub(crate) enum Reply {
     Count(u64),
     /// The index up to which the replica is applied, and a hash per account.
     Hashes(u64, Vec<(u64, String)>),
+    Accounts(Vec<AccountFacts>),
     /// Done, or why not.
     Order(Result<(), String>),
 }
@@ -68,6 +92,22 @@ pub(crate) struct GroupFacts {
     pub(crate) applied: Option<u64>,
     pub(crate) stopped: Option<String>,
     pub(crate) users: u64,
+}
+
+/// An account as its group's tables have it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AccountFacts {
+    pub(crate) account: u64,
+    /// The node that holds it, and its boot.
+    pub(crate) owner: Option<(u64, u64)>,
+    pub(crate) fence: u64,
+    /// False when the owner is known to be gone.
+    pub(crate) live: bool,
+    /// Greatest UIDVALIDITY given; 0 before the first mailbox.
+    pub(crate) uid_validity: u32,
+    pub(crate) mailboxes: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Asks another node, or this one.
@@ -103,6 +143,7 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
         Question::Sessions { mask } => Reply::Sessions(sessions(running, mask)),
         Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
         Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
+        Question::Accounts { group, accounts, fresh } => account_facts(running, GroupId(*group), accounts, *fresh).await,
         Question::HandOver { account, to, to_boot } => {
             let done = running.local.hand_over(AccountId(*account), NodeId(*to), Boot(*to_boot)).await;
             Reply::Order(done.map_err(|unserved| format!("{unserved:?}")))
@@ -118,6 +159,40 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
     }
 }
 
+async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fresh: bool) -> Reply {
+    let local = &running.local;
+    let Some(shard) = local.shard(group) else { return Reply::Order(Err(format!("group {group} has no copy here"))) };
+    if fresh && local.read_barrier_within(group, BARRIER_MS).await.is_err() {
+        return Reply::Order(Err(format!("group {group} has no quorum")));
+    }
+    let one = |id: u64| {
+        let (tables, account) = (shard.group.tables(), AccountId(id));
+        let record = view::owner(tables, account)?;
+        let owner = record.and_then(|record| record.owner);
+        let uid_validity = match view::account(tables, account)? {
+            Some(view::AccountView::Live { uid_validity, .. }) => uid_validity.0,
+            Some(view::AccountView::Deleted { uid_validity_floor }) => uid_validity_floor.0,
+            None => 0,
+        };
+        // Before the first login there are no records: that is an empty account.
+        let usage = view::quota(tables, account)?.map(|(_, usage)| usage);
+        Ok::<_, parliament_mailbox_state::TableFault>(AccountFacts {
+            account: id,
+            owner: owner.map(|owner| (owner.node.0, owner.boot.0)),
+            fence: record.map_or(0, |record| record.fence.0),
+            live: owner.is_some_and(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot)),
+            uid_validity,
+            mailboxes: usage.as_ref().map_or(0, |usage| u64::from(usage.mailboxes)),
+            messages: usage.as_ref().map_or(0, |usage| usage.messages),
+            bytes: usage.as_ref().map_or(0, |usage| usage.storage_bytes),
+        })
+    };
+    match accounts.iter().copied().map(one).collect() {
+        Ok(rows) => Reply::Accounts(rows),
+        Err(fault) => Reply::Order(Err(fault.to_string())),
+    }
+}
+
 fn facts(running: &Running) -> Facts {
     let disk_free = rustix::fs::statvfs(&running.data_dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
     let mut facts = Facts {
@@ -129,7 +204,7 @@ fn facts(running: &Running) -> Facts {
         sessions: running.frontend.get().map_or(0, |frontend| frontend.registry().list().len() as u64),
         disk_free,
         uid_regressions: running.local.counters.uid_regressions.load(std::sync::atomic::Ordering::Relaxed),
-        missing_bodies: running.local.bodies.store().damaged().len() as u64,
+        missing_bodies: running.local.bodies.lacking() as u64,
         ..Facts::default()
     };
     for group in running.group_ids() {

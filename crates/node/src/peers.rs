@@ -114,6 +114,7 @@ impl PeerHandler for Peers {
         let running = self.0.running().ok_or(STARTING)?;
         let answer = running.groups.inbound().handle_snapshot(group, head, path).await.map_err(|refusal| refusal.to_string());
         running.local.hub.everything_changed();
+        running.installed.notify_one();
         answer
     }
 

@@ -1,8 +1,8 @@
 //! A node as a member of a cluster: its groups, its mail service, its listeners, and the small tasks that keep them in order.
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Member};
 use crate::links::PoolPeers;
-use crate::node::{Fatal, Node, fatal};
+use crate::node::{DAMAGED, Fatal, Node, fatal};
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
 use parliament_groups::{Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo, Ports, Role, StartError};
 use parliament_ids::{Boot, GroupId, NodeId};
@@ -33,6 +33,8 @@ pub(crate) struct Running {
     draining: AtomicBool,
     boots: Mutex<BTreeMap<NodeId, Boot>>,
     seen_ms: Mutex<BTreeMap<NodeId, u64>>,
+    /// Told when a snapshot was installed: it names bodies that may not be here.
+    pub(crate) installed: tokio::sync::Notify,
 }
 
 impl Running {
@@ -56,7 +58,7 @@ impl Running {
         let support = Support::new(me, node.boot, &nodes, voters, pool.clone(), node.journal.clone());
         let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
         let hub = Arc::new(WatchHub::default());
-        let opener = Opener { node, groups: &groups };
+        let opener = Opener { node, groups: &groups, groups_in_all: document.groups };
         let cluster_group = opener.open(GroupId::CLUSTER, Arc::new(ClusterMachine), Arc::new(NoBodies)).await?;
         let mut shards = BTreeMap::new();
         for number in 1..=document.groups {
@@ -65,12 +67,13 @@ impl Running {
             if voters.contains(&me) {
                 let machine = UsersMachine::new(hub.clone(), bodies.clone());
                 let opened = opener.open(group, machine.clone(), Arc::new(Gate(bodies.clone()))).await?;
-                shards.insert(group, Shard { group: opened, machine, voters });
+                shards.insert(group, Shard::new(opened, machine, voters));
             }
         }
+        let places = (1..=document.groups).map(|number| (GroupId(number), document.voters(GroupId(number)))).collect();
         let mut thread_key = [0; 32];
         thread_key[..16].copy_from_slice(&identity.cluster_id());
-        let local = Local::new(me, pool, support, cluster_group, shards, bodies, hub, thread_key);
+        let local = Local::new(me, pool, support, cluster_group, shards, places, bodies, hub, thread_key);
         let domain = node.config.auth.default_domain.clone().unwrap_or_default();
         let accounts = Arc::new(Accounts::new(local.clone(), &domain, node.config.lmtp.recipient_delimiter));
         Ok(Arc::new(Self {
@@ -86,6 +89,7 @@ impl Running {
             draining: AtomicBool::new(false),
             boots: Mutex::default(),
             seen_ms: Mutex::default(),
+            installed: tokio::sync::Notify::new(),
         }))
     }
 
@@ -95,7 +99,7 @@ impl Running {
         // Promises must not wait behind mail: they run where consensus runs.
         self.groups.runtime().spawn(async move {
             let fault = support.run().await;
-            ending.end(format!("the journal failed: {fault}"));
+            ending.end(Fatal { what: "journal", why: fault });
         });
         let options = frontend_options(node, self.local.me)?;
         let router = Arc::new(Router::new(self.local.clone()));
@@ -104,6 +108,10 @@ impl Running {
         node.runtime.spawn(crate::tasks::catch_up(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::care(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::links(self.clone()));
+        node.runtime.spawn(crate::tasks::learners(self.clone()));
+        node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
+        node.runtime.spawn(self.local.bodies.clone().pull_missing());
+        node.runtime.spawn(crate::tasks::look_for_missing(self.clone()));
         Ok(())
     }
 
@@ -116,6 +124,16 @@ impl Running {
         let last = boots.entry(node).or_insert(boot);
         *last = boot.max(*last);
         *last == boot
+    }
+
+    /// The latest start of each node that this one has met or that group 0 has recorded.
+    pub(crate) fn boots_seen(&self) -> BTreeMap<NodeId, Boot> {
+        let mut seen = self.boots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for record in parliament_cluster_state::nodes(self.local.cluster_tables()).unwrap_or_default() {
+            let boot = seen.entry(record.id).or_insert(record.boot);
+            *boot = record.boot.max(*boot);
+        }
+        seen
     }
 
     pub(crate) fn set_caught_up(&self) {
@@ -136,9 +154,35 @@ impl Running {
         if !self.caught_up.load(Ordering::Acquire) {
             return Some("starting or catching up".into());
         }
+        // A replica that is cut off still remembers a leader; promises run out.
+        if !self.local.support.trusted(self.local.support.boot()) {
+            return Some("no majority of the voters of group 0 in reach".into());
+        }
+        let stopped: Vec<String> =
+            self.local.shards.iter().filter(|(_, shard)| shard.has_stopped()).map(|(group, _)| group.to_string()).collect();
+        if !stopped.is_empty() {
+            return Some(format!("groups {} have stopped here", stopped.join(" ")));
+        }
         let leaderless: Vec<String> =
             self.group_ids().into_iter().filter(|group| self.local.leader(*group).is_none()).map(|group| group.to_string()).collect();
-        if leaderless.is_empty() { None } else { Some(format!("no leader in sight for groups {}", leaderless.join(" "))) }
+        if !leaderless.is_empty() {
+            return Some(format!("no leader in sight for groups {}", leaderless.join(" ")));
+        }
+        let alone: Vec<String> = self.without_quorum().iter().map(ToString::to_string).collect();
+        if alone.is_empty() { None } else { Some(format!("no quorum in sight for groups {}", alone.join(" "))) }
+    }
+
+    /// Groups here of whose voters this node does not hear a majority.
+    pub(crate) fn without_quorum(&self) -> Vec<GroupId> {
+        let hears = |node: &NodeId| {
+            let linked = *node == self.local.me || self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
+            linked && self.local.support.is_live(*node)
+        };
+        let lacks = |group: &GroupId| {
+            let voters = self.identity.document.voters(*group);
+            voters.iter().filter(|node| hears(node)).count() <= voters.len() / 2
+        };
+        self.group_ids().into_iter().filter(lacks).collect()
     }
 
     /// Groups with a replica here, group 0 first.
@@ -148,14 +192,16 @@ impl Running {
 
     /// What a group's members are told of each other.
     pub(crate) fn infos(&self, group: GroupId) -> BTreeMap<NodeId, NodeInfo> {
-        let document = &self.identity.document;
-        let members = document.voters(group).into_iter().filter_map(|id| document.member(id));
-        members
-            .map(|member| {
-                let info = NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
-                (NodeId(member.id), info)
-            })
-            .collect()
+        let mut infos = self.everybody();
+        let voters = self.identity.document.voters(group);
+        infos.retain(|node, _| voters.contains(node));
+        infos
+    }
+
+    /// All nodes of the cluster.
+    pub(crate) fn everybody(&self) -> BTreeMap<NodeId, NodeInfo> {
+        let info = |member: &Member| NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
+        self.identity.document.members.iter().map(|member| (NodeId(member.id), info(member))).collect()
     }
 
     /// Makes the groups whose first leader this node is, in a new cluster.
@@ -241,6 +287,8 @@ impl parliament_groups::Peers for LazyPeers {
 struct Opener<'a> {
     node: &'a Arc<Node>,
     groups: &'a GroupSet,
+    /// Groups of users in the cluster.
+    groups_in_all: u32,
 }
 
 impl Opener<'_> {
@@ -252,7 +300,7 @@ impl Opener<'_> {
     ) -> Result<Group<M>, Fatal> {
         let dir = self.node.data.path.join("groups").join(group.to_string());
         std::fs::create_dir_all(&dir).map_err(fatal("group folder"))?;
-        let copies = u64::from(self.node.config.cluster.groups) + 1;
+        let copies = u64::from(self.groups_in_all) + 1;
         let options = TableOptions {
             cache_bytes: (self.node.config.storage.cache_bytes / copies).max(1024 * 1024),
             pending_bytes_max: PENDING_BYTES_MAX,
@@ -265,7 +313,7 @@ impl Opener<'_> {
         match self.groups.start(start, machine).await {
             Ok(opened) => Ok(opened),
             Err(error @ (StartError::SnapshotNeeded { .. } | StartError::LogDamaged(_))) => {
-                Err(Fatal { what: "a replica is damaged; replace this node by an empty one", why: error.to_string() })
+                Err(Fatal { what: DAMAGED, why: format!("group {group}: {error}") })
             }
             Err(error) => Err(Fatal { what: "group", why: format!("{group}: {error}") }),
         }
@@ -275,6 +323,7 @@ impl Opener<'_> {
 fn frontend_options(node: &Arc<Node>, me: NodeId) -> Result<FrontendOptions, Fatal> {
     let config = &node.config;
     let mut options = FrontendOptions::new(me, node.boot, &config.node.name, node.data.path.join("spool"));
+    options.imap4rev2 = config.imap.imap4rev2;
     options.imap.clone_from(&config.imap.listen);
     options.imaps.clone_from(&config.imap.listen_tls);
     options.pop3.clone_from(&config.pop3.listen);

@@ -1,11 +1,11 @@
 //! What a node does by itself.
 
-use crate::node::Node;
+use crate::node::{DAMAGED, Fatal, Node};
 use crate::running::Running;
 use parliament_cluster_state::{Command as ClusterCommand, Refused};
-use parliament_ids::{BodyHash, GroupId, Uid, UidSet};
-use parliament_mail_service::boot_ms;
-use parliament_mailbox_state::{Command, view};
+use parliament_ids::{AccountId, BodyHash, GroupId, Uid, UidSet};
+use parliament_mail_service::{Shard, boot_ms};
+use parliament_mailbox_state::{Command, TableFault, view};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often bodies that nobody refers to are looked for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
+/// How often one account is looked through again because it changed meanwhile.
+const STEADY_TRIES: usize = 16;
 
 /// After a start: announces this boot in group 0 (rule 6), and waits until every group here has caught up with its leader once.
 pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
@@ -38,14 +40,20 @@ pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
         peer_address: hello.advertise,
         imap_address: hello.imap,
     };
+    let mut unknown = false;
     loop {
         match running.local.propose_cluster(&announce, boot_ms() + 10_000).await {
             // Before `Form` is in there is nothing to announce to.
-            Ok(Err(Refused::NotFormed)) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            // A try whose answer was lost has announced it already.
-            Ok(Err(Refused::StaleNode { last })) if last == node.boot => break,
+            Ok(Err(Refused::NotFormed)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => {
+                unknown = true;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            // A try whose answer was lost has announced it already. Without such a try, another has used this start's number.
+            Ok(Err(Refused::StaleNode { last })) if last == node.boot && unknown => break,
             Ok(Err(refused)) => {
-                node.end(format!("group 0 refuses this node: {refused:?}; a restored or copied data directory cannot join"));
+                let why = format!("group 0 refuses this node ({refused:?}): the data directory was restored or copied");
+                node.end(Fatal { what: DAMAGED, why });
                 return;
             }
             Ok(Ok(_)) => break,
@@ -53,7 +61,7 @@ pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
     }
     running.set_caught_up();
     tracing::info!(boot = %node.boot, took_ms = boot_ms() - running.started_ms, "ready");
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Status("serving")]);
 }
 
 /// The watermark of sessions, and the collection of bodies.
@@ -97,19 +105,107 @@ fn collect_bodies(running: &Running) -> usize {
         return 0;
     }
     running.local.bodies.collect(|| {
+        let snapshots =
+            |running: &Running| -> Vec<_> { running.local.shards.values().map(|shard| shard.group.metrics().snapshot).collect() };
+        let before = snapshots(running);
         let mut referenced: HashSet<BodyHash> = HashSet::new();
         for shard in running.local.shards.values() {
             let tables = shard.group.tables();
             for account in view::accounts(tables).ok()? {
-                for status in view::mailboxes(tables, account).ok()? {
-                    let all = UidSet::range(Uid(1), Uid(u32::MAX));
-                    let visit = &mut |row: view::MessageRow| referenced.insert(row.hash) || true;
-                    view::message_rows(tables, account, status.mailbox, &all, visit).ok()?;
-                }
+                references(tables, account, &mut referenced).ok()??;
             }
         }
-        Some(referenced)
+        // Tables that a snapshot has replaced meanwhile refer to what was not seen.
+        (before == snapshots(running)).then_some(referenced)
     })
+}
+
+/// Adds what an account refers to at one moment; nothing when it changes all the time. Without that, a message moved behind the
+/// reader's back would be seen nowhere.
+fn references(tables: &GroupTables, account: AccountId, referenced: &mut HashSet<BodyHash>) -> Result<Option<()>, TableFault> {
+    for _ in 0..STEADY_TRIES {
+        let before = view::state_hash(tables, account)?;
+        visit_bodies(tables, account, &mut |hash| {
+            referenced.insert(hash);
+        })?;
+        if view::state_hash(tables, account)? == before {
+            return Ok(Some(()));
+        }
+    }
+    Ok(None)
+}
+
+fn visit_bodies(tables: &GroupTables, account: AccountId, visit: &mut dyn FnMut(BodyHash)) -> Result<(), TableFault> {
+    for status in view::mailboxes(tables, account)? {
+        let all = UidSet::range(Uid(1), Uid(u32::MAX));
+        view::message_rows(tables, account, status.mailbox, &all, &mut |row: view::MessageRow| {
+            visit(row.hash);
+            true
+        })?;
+    }
+    Ok(())
+}
+
+/// Looks for bodies that a group's messages name and this node does not have, and has them pulled: entries that were committed
+/// while this node was away, and snapshots, come without them. Reads the disk.
+pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) {
+    let Some(shard) = running.local.shard(group) else { return };
+    let tables = shard.group.tables();
+    let bodies = &running.local.bodies;
+    let mut missing = 0_u64;
+    let looked = view::accounts(tables).and_then(|accounts| {
+        accounts.into_iter().try_for_each(|account| {
+            visit_bodies(tables, account, &mut |hash| {
+                if bodies.store().size(&hash).is_none() {
+                    missing += 1;
+                    bodies.fill_in(hash);
+                }
+            })
+        })
+    });
+    match looked {
+        Err(fault) => tracing::error!(%group, %fault, "the look for missing bodies"),
+        Ok(()) if missing > 0 => tracing::info!(%group, missing, "bodies are missing here and are being pulled"),
+        Ok(()) => {}
+    }
+}
+
+/// Ends the node when its journal has failed, since nothing it says is durable any more (one failed sync is enough), and gives up its
+/// leases when a group has stopped here, so that others can take those of that group.
+pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
+    let mut interval = tokio::time::interval(Duration::from_millis(100));
+    while !running.is_draining() {
+        interval.tick().await;
+        if let Some(fault) = node.journal.fault() {
+            node.end(format!("the journal failed: {fault}"));
+            return;
+        }
+        for (group, shard) in &running.local.shards {
+            let Some(why) = shard.group.stopped() else { continue };
+            if shard.set_stopped() {
+                tracing::error!(%group, why, "the group has stopped on this node");
+                running.local.support.renounce();
+            }
+        }
+    }
+}
+
+/// While this node leads group 0: every node of the cluster that is no voter of it gets a copy, for its logins and its directory.
+pub(crate) async fn learners(running: Arc<Running>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    while !running.is_draining() {
+        interval.tick().await;
+        if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
+            continue;
+        }
+        let known = running.local.cluster.metrics().members;
+        for (node, info) in running.everybody().into_iter().filter(|(node, _)| !known.contains_key(node)) {
+            match running.local.cluster.add_learner(node, info).await {
+                Ok(()) => tracing::info!(%node, "gets a copy of group 0"),
+                Err(error) => tracing::debug!(%node, %error, "gets no copy of group 0 yet"),
+            }
+        }
+    }
 }
 
 /// Tells consensus at once when a peer is reachable again, so that nothing waits out its back-off.

@@ -1,0 +1,133 @@
+//! Bodies that entries on this node name and that are not here: after a time away, a snapshot, or damage. They are pulled from the
+//! other replicas until none is missing; what a client waits for comes first.
+
+use crate::body::BodyExchange;
+use futures::StreamExt;
+use parliament_ids::BodyHash;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Pulled at once.
+const PULLS: usize = 16;
+/// Remembered at once; when it overflows, the next look through the tables finds the rest.
+const MISSING_MAX: usize = 1_000_000;
+/// Pause after a round in which no peer had anything.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The bodies that this node lacks.
+#[derive(Default)]
+pub(crate) struct Missing {
+    rows: Mutex<Rows>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Rows {
+    queue: VecDeque<BodyHash>,
+    known: HashSet<BodyHash>,
+    /// More were told than are remembered.
+    overflowed: bool,
+}
+
+impl Missing {
+    fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a body; `urgent` when a client waits for it.
+    pub(crate) fn add(&self, hash: BodyHash, urgent: bool) {
+        let mut rows = self.rows();
+        let new = !rows.known.contains(&hash);
+        if new && rows.known.len() >= MISSING_MAX {
+            rows.overflowed = true;
+            return;
+        }
+        if new {
+            rows.known.insert(hash);
+        }
+        if urgent {
+            rows.queue.push_front(hash);
+        } else if new {
+            rows.queue.push_back(hash);
+        }
+        drop(rows);
+        self.wake.notify_one();
+    }
+
+    /// How many are missing.
+    pub(crate) fn len(&self) -> usize {
+        self.rows().known.len()
+    }
+
+    /// True once after an overflow.
+    pub(crate) fn take_overflow(&self) -> bool {
+        std::mem::take(&mut self.rows().overflowed)
+    }
+
+    fn take(&self, most: usize) -> Vec<BodyHash> {
+        let mut rows = self.rows();
+        let mut taken = Vec::with_capacity(most);
+        while taken.len() < most
+            && let Some(hash) = rows.queue.pop_front()
+        {
+            // An urgent one stands twice.
+            if rows.known.contains(&hash) && !taken.contains(&hash) {
+                taken.push(hash);
+            }
+        }
+        taken
+    }
+
+    fn settle(&self, hash: BodyHash, got: bool) {
+        let mut rows = self.rows();
+        if got {
+            rows.known.remove(&hash);
+        } else {
+            rows.queue.push_back(hash);
+        }
+    }
+
+    /// Pulls for ever.
+    pub(crate) async fn run(&self, exchange: &Arc<BodyExchange>) {
+        loop {
+            let wake = self.wake.notified();
+            let taken = self.take(PULLS * 4);
+            if taken.is_empty() {
+                wake.await;
+                continue;
+            }
+            let pulls = futures::stream::iter(taken).map(|hash| async move { (hash, exchange.pull(hash, None).await) });
+            let mut got_any = false;
+            let mut pulls = pulls.buffer_unordered(PULLS);
+            while let Some((hash, got)) = pulls.next().await {
+                got_any |= got;
+                self.settle(hash, got);
+            }
+            if !got_any {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urgent_ones_come_first_and_each_is_pulled_once() {
+        let missing = Missing::default();
+        let hash = |n| BodyHash([n; 32]);
+        (1..=3).for_each(|n| missing.add(hash(n), false));
+        missing.add(hash(1), false);
+        missing.add(hash(3), true);
+        assert_eq!(missing.len(), 3);
+        assert_eq!(missing.take(2), [hash(3), hash(1)]);
+        missing.settle(hash(3), true);
+        missing.settle(hash(1), false);
+        assert_eq!(missing.take(10), [hash(2), hash(1)], "what was not got is asked again, what was got is not");
+        assert_eq!(missing.len(), 2);
+    }
+}
