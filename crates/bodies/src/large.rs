@@ -164,7 +164,6 @@ impl Large {
         let (folder, path) = (self.folder(hash), self.path(hash));
         let place = || {
             self.disk.create_dir(&folder)?;
-            self.disk.sync_dir(&self.dir)?;
             self.disk.rename(&filling.path, &path)?;
             self.disk.sync_dir(&folder)
         };

@@ -219,8 +219,14 @@ impl Writer {
         let mut ops: Vec<Op> = self.backlog.drain(..count).collect();
         let layout = self.lay_out(&mut ops);
         if layout.frames > 0 {
-            let time = self.put(&layout)?;
-            self.publish(&layout, time);
+            match self.put(&layout) {
+                Ok(time) => self.publish(&layout, time),
+                Err(fault) => {
+                    // Whoever waits for this batch is told with all the others.
+                    ops.into_iter().rev().for_each(|op| self.backlog.push_front(op));
+                    return Err(fault);
+                }
+            }
         }
         Ok(ops.into_iter().filter_map(|op| op.done).collect())
     }

@@ -29,7 +29,7 @@ pub struct DiskSpace {
 
 /// A file system. Names are durable only after [`Disk::sync_dir`], bytes only after [`DiskFile::sync`].
 pub trait Disk: Send + Sync {
-    /// Makes `dir` and its parents.
+    /// Makes `dir` and its parents, and their names durable: a folder whose name is lost takes all it holds with it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names (not paths) of the files in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -125,7 +125,16 @@ struct RealFile(File);
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !parent.is_dir() {
+            self.create_dir(parent)?;
+        }
+        match std::fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made?,
+        }
+        // Also for one that was there: who made it may have died before this.
+        self.sync_dir(parent)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -88,7 +88,17 @@ impl Identity {
             options.disk.rename(&temporary, &path)?;
             options.disk.sync_dir(&options.dir)
         };
-        write().map_err(JournalFault::disk("store", &path))
+        let in_place = || {
+            let file = options.disk.open(&path, OpenMode::Existing)?;
+            write_all(&*file, &mut [IoSlice::new(&self.encode())], 0)?;
+            file.sync()
+        };
+        let stored = match write() {
+            // A full disk must not keep a node from starting. So few bytes lie in one sector, which is written wholly or not at all.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.life > 1 => in_place(),
+            other => other,
+        };
+        stored.map_err(JournalFault::disk("store", &path))
     }
 }
 
