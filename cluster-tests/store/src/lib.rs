@@ -20,6 +20,14 @@ pub use tree::Loss;
 pub use volume::Volume;
 
 use std::io::Write as _;
+use std::time::Duration;
+
+/// How long a test of random rounds goes on: as many seconds as are given, unless `PARLIAMENT_STORE_SECONDS` says otherwise.
+#[must_use]
+pub fn seconds(usual: u64) -> Duration {
+    let told = std::env::var("PARLIAMENT_STORE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(told.unwrap_or(usual))
+}
 
 /// Says that a test could not run here, where a passing test's output is not shown too: in the file that `PARLIAMENT_SKIPPED_FILE` names.
 pub fn skipped(what: &str, why: &str) {
