@@ -29,9 +29,31 @@ const CLEAN_EVERY_MS: u64 = 30_000;
 /// How long an open waits for another opener to let go.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
+/// A handle that is let go quietly: sled syncs at its end, and panics if that fails.
+struct Held(Option<sled::Db>);
+
+impl std::ops::Deref for Held {
+    type Target = sled::Db;
+    fn deref(&self) -> &sled::Db {
+        match &self.0 {
+            Some(db) => db,
+            None => unreachable!("only the drop takes it"),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if catch_unwind(AssertUnwindSafe(move || drop(db))).is_err() {
+            tracing::error!("sled panicked at its end; what it held is found or told missing at the next open");
+        }
+    }
+}
+
 /// A database.
 pub(crate) struct Base {
-    db: sled::Db,
+    db: Held,
     /// Whether a cut value may exist: spares the look at the old record before each write while none does.
     cut: AtomicBool,
 }
@@ -72,7 +94,7 @@ impl Base {
             .mode(sled::Mode::LowSpace)
             .cache_capacity(cache_bytes.max(1 << 20))
             .flush_every_ms(Some(CLEAN_EVERY_MS));
-        let db = open_patiently(&config)?;
+        let db = Held(Some(open_patiently(&config)?));
         let cut = guarded("open", || db.scan_prefix([PIECE]).next().transpose())?.is_some();
         Ok(Self { db, cut: AtomicBool::new(cut) })
     }
