@@ -57,6 +57,7 @@ pub(crate) enum Fate {
 pub(crate) struct Faults {
     pub(crate) capacity: Option<u64>,
     pub(crate) latency: Duration,
+    pub(crate) lying: bool,
     pub(crate) changes: u64,
     pub(crate) bitten: u64,
     faults: Vec<Fault>,

@@ -154,6 +154,11 @@ impl Volume {
         state.tree.used(&state.open())
     }
 
+    /// Whether syncs say yes and do nothing: the disk on which every test of durability has to fail.
+    pub fn set_lying(&self, lying: bool) {
+        self.lock().faults.lying = lying;
+    }
+
     /// How long every sync takes.
     pub fn set_latency(&self, sync: Duration) {
         self.lock().faults.latency = sync;
