@@ -51,8 +51,8 @@ pub struct Outcome {
     pub history: History,
 }
 
-/// Sizes of messages: most are small, some do not fit one frame.
-const SIZES: [usize; 8] = [300, 300, 1000, 1000, 2000, 4000, 20_000, 80_000];
+/// Sizes of messages, bytes: most are small, so that a long run fits the disk; some are larger than what rides with its entry.
+const SIZES: [usize; 16] = [300, 300, 300, 300, 1000, 1000, 1000, 1000, 2000, 2000, 2000, 2000, 4000, 4000, 20_000, 70_000];
 
 /// The clients' view of a demo.
 pub fn servers(demo: &Demo) -> Vec<Server> {

@@ -26,7 +26,7 @@ struct Arguments {
 fn arguments() -> Result<Arguments, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
     let mut found =
-        Arguments { minutes: 5.0, seed: now, clients: 32, accounts: 8, pause: 0, all_at_once: None, history: None, json: false };
+        Arguments { minutes: 5.0, seed: now, clients: 32, accounts: 8, pause: 25, all_at_once: None, history: None, json: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value\n{USAGE}"));

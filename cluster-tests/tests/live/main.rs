@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod all_at_once;
+mod clients;
 mod kills;
 mod mails;
 mod newcomer;
