@@ -112,12 +112,15 @@ impl Large {
                 large.disk.unlink(&path).map_err(BodyFault::disk("remove", &path))?;
             }
         }
+        large.disk.sync_dir(&large.dir).map_err(BodyFault::disk("sync", &large.dir))?;
         for first in 0..=255u8 {
             let folder = large.dir.join(format!("{first:02x}"));
             let names = match large.disk.list(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(BodyFault::disk("list", &folder))?,
             };
+            // A process may have died between naming a body and making the name durable; from here on the name is believed.
+            large.disk.sync_dir(&folder).map_err(BodyFault::disk("sync", &folder))?;
             for hash in names.iter().filter_map(|name| parse_hash(name)) {
                 let path = large.path(&hash);
                 let file = large.disk.open(&path, OpenMode::Existing).map_err(BodyFault::disk("open", &path))?;
