@@ -163,7 +163,13 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        if !matches!(input, Input::Tick) {
+        // Commands keep a session alive (RFC 1939 section 3); a client that trickles the bytes of one does not.
+        let is_activity = match input {
+            Input::Tick => false,
+            Input::Bytes(bytes) => bytes.contains(&b'\n'),
+            _ => true,
+        };
+        if is_activity {
             self.last_activity_ms = monotonic_ms;
         }
         match input {

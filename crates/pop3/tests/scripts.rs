@@ -192,9 +192,21 @@ fn what_was_injected_after_stls_is_thrown_away() {
 }
 
 #[test]
+fn commands_keep_a_session_alive_and_trickled_bytes_do_not() {
+    let (mut session, mut out) = session_and_outputs();
+    session.step(100, Input::Bytes(b"CAPA\r\n"), &mut out);
+    for minute in 1..10 {
+        session.step(100 + minute * 60_000, Input::Bytes(b"x"), &mut out);
+    }
+    assert_eq!(session.deadline_ms(), Some(100 + IDLE_MS));
+    session.step(100 + IDLE_MS, Input::Tick, &mut out);
+    assert!(session.is_closed());
+}
+
+#[test]
 fn silence_stop_and_long_lines() {
     let (mut session, mut out) = session_and_outputs();
-    session.step(5, Input::Bytes(&[b'x'; 60_000]), &mut out);
+    session.step(4, Input::Bytes(&[b'x'; 60_000]), &mut out);
     session.step(5, Input::Bytes(b"\r\nNOOP\r\n"), &mut out);
     assert_eq!(out, [Output::Send("-ERR Line too long\r\n-ERR Log in first\r\n".into())]);
     assert_eq!(session.deadline_ms(), Some(5 + IDLE_MS));
