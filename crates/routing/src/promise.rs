@@ -10,13 +10,13 @@ use parliament_ids::{Boot, NodeId};
 use std::collections::BTreeMap;
 
 /// A voter's book of promises.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Promises {
     started_ms: u64,
     rows: BTreeMap<NodeId, Row>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Row {
     /// The greatest boot that ever asked; smaller ones belong to processes that have ended.
     boot: Boot,
@@ -98,7 +98,7 @@ impl Promises {
 }
 
 /// What a node knows of its own support.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OwnSupport {
     boot: Boot,
     /// Until when each voter's promise is trusted, this node's clock.
