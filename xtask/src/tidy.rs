@@ -36,7 +36,6 @@ const ORDER: [&str; 22] = [
     "config",
     "frontend",
     "ctl",
-    "testkit",
     "node",
 ];
 

@@ -15,6 +15,9 @@ const UNCACHED: Duration = Duration::ZERO;
 /// What a volume without a bound says it has, bytes.
 const CAPACITY_TOLD: u64 = 1 << 40;
 const BLOCK: u64 = 4096;
+/// The bits of a mode that say what it is of, and those of a socket (`S_IFMT`, `S_IFSOCK`).
+const FORMAT: u32 = 0o170_000;
+const SOCKET: u32 = 0o140_000;
 
 impl State {
     fn attributes(&mut self, number: u64) -> Result<FileAttr, Errno> {
@@ -123,6 +126,7 @@ impl State {
 
 fn kind_of(node: &Node) -> FileType {
     match node.kind {
+        Kind::File(_) if node.socket => FileType::Socket,
         Kind::File(_) => FileType::RegularFile,
         Kind::Folder(_) => FileType::Directory,
     }
@@ -235,7 +239,11 @@ impl Filesystem for Volume {
     }
 
     fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _device: u32, reply: ReplyEntry) {
-        let made = self.lock().make(parent.0, name, false, mode & !umask);
+        let mut state = self.lock();
+        let made = state.make(parent.0, name, false, mode & !umask).and_then(|attributes| {
+            state.tree.node(attributes.ino.0)?.socket = mode & FORMAT == SOCKET;
+            state.attributes(attributes.ino.0)
+        });
         answer!(reply, made, attributes => reply.entry(&UNCACHED, &attributes, Generation(0)));
     }
 

@@ -93,6 +93,8 @@ pub(crate) enum Kind {
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) mode: u16,
+    /// A file that stands for a socket.
+    pub(crate) socket: bool,
     /// The name it got last.
     pub(crate) name: String,
     pub(crate) links: u32,
@@ -100,7 +102,7 @@ pub(crate) struct Node {
 
 impl Node {
     fn new(kind: Kind, mode: u16) -> Self {
-        Self { kind, mode, name: String::new(), links: 0 }
+        Self { kind, mode, socket: false, name: String::new(), links: 0 }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -209,6 +211,16 @@ impl Tree {
         }
         self.node(number)?.name = to.1.to_owned();
         Ok(())
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn sync_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            match &mut node.kind {
+                Kind::File(content) => content.sync(content.unsynced()),
+                Kind::Folder(folder) => folder.sync(folder.unsynced()),
+            }
+        }
     }
 
     /// Bytes of all files that are seen, or held open although their names are gone.

@@ -126,6 +126,11 @@ impl Volume {
         state.faults.heal();
     }
 
+    /// Makes everything durable, as `sync(1)` does.
+    pub fn sync_all(&self) {
+        self.lock().tree.sync_all();
+    }
+
     /// Makes an action fail.
     pub fn fail(&self, fault: Fault) {
         self.lock().faults.add(fault);

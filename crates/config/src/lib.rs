@@ -14,7 +14,7 @@ mod table;
 mod value;
 
 pub use example::{example, explain};
-pub use load::{Loaded, Resolved, check_files, host_name, load};
+pub use load::{Credentials, Loaded, Resolved, check_files, host_name, load, load_credentials};
 pub use problem::{COMBINATION, Problem, Problems, SYNTAX, UNKNOWN, UNREADABLE, VALUE, VARIABLE};
 pub use settings::{Auth, AuthDriver, Cluster, ClusterTls, Config, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage};
 pub use sources::{DEFAULT_FILE, ENV_PREFIX, Origin, Sources};

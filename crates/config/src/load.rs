@@ -8,7 +8,8 @@ use crate::value::{Raw, Value};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+
+const CLUSTER_TLS: [&str; 3] = ["tls.cluster.ca", "tls.cluster.cert", "tls.cluster.key_file"];
 
 /// A setting with its value and where that came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,44 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let (values, mut problems) = resolve(sources);
+    let picker = Picker { values: &values };
+    let config = picker.config();
+    check_together(&picker, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => {
+            let values = SETTINGS.iter().filter_map(|s| values.get(s.key).cloned()).collect();
+            Ok(Loaded { config, values })
+        }
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// What an operator's command needs of a configuration to reach a node: cluster name and certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// `cluster.name`
+    pub cluster: String,
+    /// `[tls.cluster]`
+    pub tls: Option<ClusterTls>,
+}
+
+/// As [`load`], for an operator's command: what only the daemon needs may be missing.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_credentials(sources: &Sources) -> Result<Credentials, Problems> {
+    let (values, mut problems) = resolve(sources);
+    let picker = Picker { values: &values };
+    all_or_none(&picker, &CLUSTER_TLS, &mut problems);
+    match picker.text("cluster.name") {
+        Some(cluster) if problems.is_empty() => Ok(Credentials { cluster, tls: picker.tls_cluster() }),
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// The value of every setting that has a valid one, and what is wrong with the others.
+fn resolve(sources: &Sources) -> (BTreeMap<&'static str, Resolved>, Vec<Problem>) {
     let mut problems = Vec::new();
     let given = gather(sources, &mut problems);
     let mut values = BTreeMap::new();
@@ -53,16 +92,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         values.insert(setting.key, Resolved { key: setting.key, value, origin });
     }
     derive(&mut values);
-    let picker = Picker { values: &values };
-    let config = picker.config();
-    check_together(&picker, &mut problems);
-    match config {
-        Some(config) if problems.is_empty() => {
-            let values = SETTINGS.iter().filter_map(|s| values.get(s.key).cloned()).collect();
-            Ok(Loaded { config, values })
-        }
-        _ => Err(Problems(problems)),
-    }
+    (values, problems)
 }
 
 /// The table's default. That each default is valid TOML of its kind is held by a test.
@@ -137,11 +167,11 @@ impl Picker<'_> {
     pick!(addresses, Addresses, Vec<SocketAddr>);
     pick!(integer, Integer, u64);
     pick!(bytes, Bytes, u64);
-    pick!(duration, Duration, Duration);
     pick!(flag, Flag, bool);
 
-    fn is_set(&self, key: &'static str) -> bool {
-        self.value(key).is_some_and(|v| *v != Value::Unset)
+    /// False also where a value was bad: that has been reported already.
+    fn is_unset(&self, key: &'static str) -> bool {
+        self.value(key) == Some(&Value::Unset)
     }
 
     fn config(&self) -> Option<Config> {
@@ -163,13 +193,11 @@ impl Picker<'_> {
             imap: Imap {
                 listen: self.addresses("imap.listen")?,
                 listen_tls: self.addresses("imap.listen_tls")?,
-                idle_keepalive: self.duration("imap.idle_keepalive")?,
-                idle_timeout: self.duration("imap.idle_timeout")?,
+                imap4rev2: self.flag("imap.imap4rev2")?,
             },
             pop3: Pop3 {
                 listen: self.addresses("pop3.listen")?,
                 listen_tls: self.addresses("pop3.listen_tls")?,
-                idle_timeout: self.duration("pop3.idle_timeout")?,
             },
             lmtp: Lmtp {
                 listen: self.addresses("lmtp.listen")?,
@@ -234,16 +262,16 @@ fn check_together(values: &Picker<'_>, problems: &mut Vec<Problem>) {
                 .hint("say 1, 3, 5 or 7"),
         );
     }
-    all_or_none(values, &["tls.cluster.ca", "tls.cluster.cert", "tls.cluster.key_file"], problems);
+    all_or_none(values, &CLUSTER_TLS, problems);
     all_or_none(values, &["tls.mail.cert", "tls.mail.key_file"], problems);
-    if let Some(peer) = values.address("peer.listen").filter(|a| !a.ip().is_loopback() && !values.is_set("tls.cluster.ca")) {
+    if let Some(peer) = values.address("peer.listen").filter(|a| !a.ip().is_loopback() && values.is_unset("tls.cluster.ca")) {
         problems.push(
             Problem::new(COMBINATION, format!("peer.listen = \"{peer}\" is not on loopback, and there is no [tls.cluster]"))
                 .hint("make certificates with `parliament init ca` and name them in [tls.cluster], or listen on 127.0.0.1"),
         );
     }
     for key in ["imap.listen_tls", "pop3.listen_tls"] {
-        if values.addresses(key).is_some_and(|a| !a.is_empty()) && !values.is_set("tls.mail.cert") {
+        if values.addresses(key).is_some_and(|a| !a.is_empty()) && values.is_unset("tls.mail.cert") {
             problems.push(
                 Problem::new(COMBINATION, format!("{key} listens with TLS, and there is no [tls.mail]"))
                     .hint(format!("name a certificate and key in [tls.mail], or set {key} = []")),
@@ -254,7 +282,7 @@ fn check_together(values: &Picker<'_>, problems: &mut Vec<Problem>) {
 }
 
 fn all_or_none(values: &Picker<'_>, keys: &[&'static str], problems: &mut Vec<Problem>) {
-    let missing: Vec<_> = keys.iter().filter(|k| values.value(k) == Some(&Value::Unset)).copied().collect();
+    let missing: Vec<_> = keys.iter().filter(|k| values.is_unset(k)).copied().collect();
     if !missing.is_empty() && missing.len() < keys.len() {
         let section = keys[0].rsplit_once('.').map_or("", |(s, _)| s);
         problems.push(Problem::new(COMBINATION, format!("[{section}] lacks {}", missing.join(" and "))).hint("give all of them or none"));

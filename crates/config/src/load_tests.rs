@@ -138,3 +138,20 @@ fn files_that_settings_name_are_looked_at() {
     std::fs::remove_file(&cert).unwrap();
     assert_eq!(check_files(&config)[0].code, UNREADABLE);
 }
+
+#[test]
+fn an_operator_needs_a_name_and_certificates_only() {
+    let tls = [("cluster.name", "acme"), ("tls.cluster.ca", "/a"), ("tls.cluster.cert", "/b"), ("tls.cluster.key_file", "/c")];
+    assert!(load(&sources(&tls)).is_err(), "the daemon needs more");
+    let credentials = load_credentials(&sources(&tls)).unwrap();
+    let files = ClusterTls { ca: "/a".into(), cert: "/b".into(), key_file: "/c".into() };
+    assert_eq!(credentials, Credentials { cluster: "acme".into(), tls: Some(files) });
+    assert_eq!(load_credentials(&sources(&tls[..2])).unwrap_err().0.len(), 1);
+}
+
+#[test]
+fn a_bad_path_is_told_once() {
+    let told = messages(load(&sources(&[("tls.cluster.ca", "ca.pem"), ("imap.listen_tls", ""), ("pop3.listen_tls", "")])));
+    assert!(told[0].contains("wants an absolute path"), "{told:?}");
+    assert!(told.iter().all(|line| !line.contains("there is no [tls.cluster]")), "{told:?}");
+}

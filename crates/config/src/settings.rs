@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A checked configuration. Fields bear the names of the settings; `parliament config explain` tells of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +87,8 @@ pub struct Imap {
     pub listen: Vec<SocketAddr>,
     /// `imap.listen_tls`
     pub listen_tls: Vec<SocketAddr>,
-    /// `imap.idle_keepalive`
-    pub idle_keepalive: Duration,
-    /// `imap.idle_timeout`
-    pub idle_timeout: Duration,
+    /// `imap.imap4rev2`
+    pub imap4rev2: bool,
 }
 
 /// `[pop3]`
@@ -101,8 +98,6 @@ pub struct Pop3 {
     pub listen: Vec<SocketAddr>,
     /// `pop3.listen_tls`
     pub listen_tls: Vec<SocketAddr>,
-    /// `pop3.idle_timeout`
-    pub idle_timeout: Duration,
 }
 
 /// `[lmtp]`

@@ -62,16 +62,12 @@ pub enum Kind {
     Integer(u64, u64),
     /// A number of bytes within these bounds; `KiB`, `MiB`, `GiB` and `TiB` may follow.
     Bytes(u64, u64),
-    /// A span of time within these bounds, ms; `ms`, `s`, `m`, `h` or `d` must follow.
-    Duration(u64, u64),
     /// `true` or `false`.
     Flag,
 }
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
-const SECOND: u64 = 1000;
-const HOUR: u64 = 3600 * SECOND;
 
 const fn setting(key: &'static str, kind: Kind, default: Default, doc: &'static str) -> Setting {
     Setting { key, kind, default, doc }
@@ -168,25 +164,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting("imap.listen_tls", Kind::Addresses, Default::Is("[\"[::]:993\"]"), "Addresses for IMAP under TLS from the first byte."),
     setting(
-        "imap.idle_keepalive",
-        Kind::Duration(10 * SECOND, HOUR),
-        Default::Is("\"2m\""),
-        "How often an idling client is sent a line, so that address translators and dead connections are noticed.",
-    ),
-    setting(
-        "imap.idle_timeout",
-        Kind::Duration(30 * 60 * SECOND, 24 * HOUR),
-        Default::Is("\"30m\""),
-        "How long a client that is logged in may say nothing before it is logged out (RFC 9051 section 5.4 asks for 30 minutes at least). IDLE counts as silence only where the client no longer takes the lines sent to it.",
+        "imap.imap4rev2",
+        Kind::Flag,
+        Default::Is("true"),
+        "Whether IMAP4rev2 is offered beside IMAP4rev1. Without, clients that stumble over it see IMAP4rev1 alone.",
     ),
     setting("pop3.listen", Kind::Addresses, Default::Is("[\"[::]:110\"]"), "Addresses for POP3 with STLS."),
     setting("pop3.listen_tls", Kind::Addresses, Default::Is("[\"[::]:995\"]"), "Addresses for POP3 under TLS from the first byte."),
-    setting(
-        "pop3.idle_timeout",
-        Kind::Duration(10 * 60 * SECOND, 24 * HOUR),
-        Default::Is("\"10m\""),
-        "How long a client may say nothing before its session ends (RFC 1939 section 3 asks for 10 minutes at least).",
-    ),
     setting(
         "lmtp.listen",
         Kind::Addresses,
@@ -209,7 +193,7 @@ pub static SETTINGS: &[Setting] = &[
         "http.listen",
         Kind::Addresses,
         Default::Is("[\"127.0.0.1:7480\"]"),
-        "Addresses for /livez, /readyz, /metrics and the status page. None of them asks for a password.",
+        "Addresses for /livez, /readyz and /metrics. None of them asks for a password.",
     ),
     setting(
         "peer.listen",

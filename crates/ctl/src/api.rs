@@ -132,7 +132,8 @@ pub struct Nothing {}
 /// A change was made, or with `dry_run` would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// What was done, or would be and what it would cost, in one sentence.
+    /// What was done, in one sentence; with `dry_run` what would be and what it would cost, as an order (`delete ann with 7
+    /// messages`).
     pub message: String,
 }
 

@@ -4,7 +4,7 @@
 use crate::demo::registry;
 use crate::error::{AdminError, code, exit};
 use crate::terminal::Terminal;
-use parliament_config::{ClusterTls, Sources, is_endpoint, load};
+use parliament_config::{ClusterTls, Credentials, Sources, is_endpoint, load, load_credentials};
 use std::path::PathBuf;
 
 /// Where a node is asked.
@@ -16,9 +16,19 @@ pub enum Target {
     Peer {
         /// `HOST:PORT`
         address: String,
-        /// The certificate to show; `None` on loopback of a cluster without certificates.
-        tls: Option<ClusterTls>,
+        /// The certificate to show and the name of the cluster that the node must prove to belong to; `None` on loopback of a
+        /// cluster without certificates.
+        tls: Option<PeerTls>,
     },
+}
+
+/// How an operator's command and a node prove themselves to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTls {
+    /// Authority, certificate and key.
+    pub files: ClusterTls,
+    /// `cluster.name`, which the node's certificate must carry.
+    pub cluster: String,
 }
 
 /// Targets to try in order; the next one only where one cannot be reached. Never empty.
@@ -54,8 +64,8 @@ fn node_target(address: &str, config: Option<PathBuf>, terminal: &Terminal) -> R
     let loopback = address.parse().is_ok_and(|a: std::net::SocketAddr| a.ip().is_loopback()) || address.starts_with("localhost:");
     let named = config.is_some();
     let sources = sources(config, terminal);
-    let tls = match load(&sources) {
-        Ok(loaded) => loaded.config.tls_cluster,
+    let tls = match load_credentials(&sources) {
+        Ok(Credentials { cluster, tls }) => tls.map(|files| PeerTls { files, cluster }),
         Err(problems) if named => return Err(config_error(&problems)),
         Err(_) => None,
     };
@@ -88,7 +98,7 @@ pub(crate) fn config_error(problems: &parliament_config::Problems) -> AdminError
     error.hint = first.and_then(|p| p.hint.clone());
     if problems.0.len() > 1 {
         let more = format!("`parliament config check` tells of {} more", problems.0.len() - 1);
-        error.hint = Some(error.hint.map_or(more.clone(), |hint| format!("{hint}; {more}")));
+        error.hint = Some(error.hint.map_or(more.clone(), |hint| format!("{}; {more}", hint.trim_end_matches('.'))));
     }
     error
 }

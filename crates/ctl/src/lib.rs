@@ -17,7 +17,7 @@ mod verbs;
 mod verdict;
 
 pub use api::AdminClient;
-pub use discover::Target;
+pub use discover::{PeerTls, Target};
 pub use error::{AdminError, code, exit};
 pub use pki::{Authority, CertificateFiles};
 pub use terminal::Terminal;

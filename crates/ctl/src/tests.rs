@@ -241,6 +241,19 @@ fn the_configurations_socket_is_asked() {
 }
 
 #[test]
+fn an_operator_s_certificate_goes_with_the_configured_cluster() {
+    let mut bench = answering(NODE_LIST, json!(Nodes::default()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("operator.toml");
+    let text = "[cluster]\nname = \"acme\"\n[tls.cluster]\nca = \"/a\"\ncert = \"/b\"\nkey_file = \"/c\"\n";
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(bench.run(&format!("node list --node mx1.example.org:7400 --config {}", file.display())).code, 0);
+    let files = parliament_config::ClusterTls { ca: "/a".into(), cert: "/b".into(), key_file: "/c".into() };
+    let tls = Some(crate::PeerTls { files, cluster: "acme".into() });
+    assert_eq!(bench.calls.lock().unwrap()[0].0, Target::Peer { address: "mx1.example.org:7400".into(), tls });
+}
+
+#[test]
 fn users_are_added_with_a_hash() {
     let mut bench = answering(USER_IMPORT, json!(UserImported { created: 1, ..UserImported::default() }));
     bench.input = "secret\n";

@@ -259,6 +259,12 @@ impl<M: Machine> Group<M> {
         self.inner.raft.server_metrics().borrow_watched().state == ServerState::Leader
     }
 
+    /// Why the group has stopped on this node for good, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
+    }
+
     /// Returns when this replica's view of the leader is no longer `known`, with the new one.
     ///
     /// # Errors

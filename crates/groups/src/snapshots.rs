@@ -103,6 +103,8 @@ impl SnapshotDir {
         fs::create_dir_all(&folder)?;
         fs::create_dir_all(&spool)?;
         sync_folder(dir)?;
+        // A process may have died between naming a snapshot and making the name durable; from here on the log is purged up to it.
+        sync_folder(&folder)?;
         for entry in fs::read_dir(&spool)? {
             fs::remove_file(entry?.path())?;
         }

@@ -13,7 +13,7 @@ use parliament_ids::{BodyHash, GroupId, NodeId, SessionKey};
 use parliament_mail_api::{Rejection, Unserved, UploadId};
 use parliament_mail_reads::{Bodies, ParsedCache, Unreadable, parsed_cache};
 use parliament_rpc::{Peer, PeerPool};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,12 +23,6 @@ const ON_ITS_WAY: Duration = Duration::from_millis(100);
 const GATE_MAX: Duration = Duration::from_secs(3);
 /// How long a large body may take to a peer before the entry is proposed without waiting for it.
 const PUSH_MAX: Duration = Duration::from_secs(15);
-/// Bodies of the backlog being pulled at once.
-const BACKLOG_PULLS: usize = 8;
-/// Bodies of the backlog; more are found by the next look at what is missing.
-const BACKLOG_MAX: usize = 1_000_000;
-/// Pause while a peer that may have a body is away.
-const BACKLOG_PAUSE: Duration = Duration::from_secs(1);
 /// How long a body that an entry may name is kept without a reference, ms.
 const HOLD_MS: u64 = 600_000;
 /// How long a write may wait for the journal's queue.
@@ -47,13 +41,6 @@ pub struct BodyExchange {
     uploads: Mutex<Uploads>,
     keeping: Mutex<Keeping>,
     runtime: tokio::runtime::Handle,
-}
-
-/// Bodies that this node should have and that no read waits for.
-#[derive(Default)]
-struct Backlog {
-    missing: BTreeSet<BodyHash>,
-    is_worked_off: bool,
 }
 
 #[derive(Default)]
@@ -255,38 +242,9 @@ impl BodyExchange {
         self.missing.run(&self).await;
     }
 
-    /// Pulls a body when there is time: one that an entry or a snapshot named, that is committed without this node having it, so
-    /// that every replica comes to hold every body (rule 21).
-    pub fn fill_in(self: &Arc<Self>, hash: BodyHash) {
-        let mut backlog = lock(&self.backlog);
-        if backlog.missing.len() < BACKLOG_MAX {
-            backlog.missing.insert(hash);
-        }
-        if !std::mem::replace(&mut backlog.is_worked_off, true) {
-            let this = self.clone();
-            self.runtime.spawn(async move { this.work_off_backlog().await });
-        }
-    }
-
-    async fn work_off_backlog(self: Arc<Self>) {
-        loop {
-            let batch: Vec<BodyHash> = {
-                let mut backlog = lock(&self.backlog);
-                if backlog.missing.is_empty() {
-                    backlog.is_worked_off = false;
-                    return;
-                }
-                std::iter::from_fn(|| backlog.missing.pop_first()).take(BACKLOG_PULLS).collect()
-            };
-            let all_up = self.pool.all().iter().all(|peer| peer.is_connected());
-            let got = futures::future::join_all(batch.iter().map(|hash| self.pull(*hash, None))).await;
-            let failed: Vec<BodyHash> = batch.into_iter().zip(got).filter(|(_, got)| !got).map(|(hash, _)| hash).collect();
-            // What no peer has although all were asked was given up meanwhile, or is told to whoever reads it.
-            if !failed.is_empty() && !all_up {
-                lock(&self.backlog).missing.extend(failed);
-                tokio::time::sleep(BACKLOG_PAUSE).await;
-            }
-        }
+    /// True when all peers can be asked: what none of them has then is not to be had.
+    pub(crate) fn can_ask_all(&self) -> bool {
+        self.pool.all().iter().all(|peer| peer.is_connected())
     }
 
     /// Asks peers for a body, `first` first; true when it is here then.

@@ -80,10 +80,13 @@ impl Missing {
         taken
     }
 
-    fn settle(&self, hash: BodyHash, got: bool) {
+    /// `final_` tells that all peers were asked: what none has was given up meanwhile (rule 21), or is found by the next look
+    /// through the tables.
+    fn settle(&self, hash: BodyHash, got: bool, final_: bool) {
         let mut rows = self.rows();
-        if got {
+        if got || final_ {
             rows.known.remove(&hash);
+            rows.overflowed |= !got;
         } else {
             rows.queue.push_back(hash);
         }
@@ -98,12 +101,13 @@ impl Missing {
                 wake.await;
                 continue;
             }
+            let all_up = exchange.can_ask_all();
             let pulls = futures::stream::iter(taken).map(|hash| async move { (hash, exchange.pull(hash, None).await) });
             let mut got_any = false;
             let mut pulls = pulls.buffer_unordered(PULLS);
             while let Some((hash, got)) = pulls.next().await {
                 got_any |= got;
-                self.settle(hash, got);
+                self.settle(hash, got, all_up);
             }
             if !got_any {
                 tokio::time::sleep(PAUSE).await;
@@ -125,9 +129,11 @@ mod tests {
         missing.add(hash(3), true);
         assert_eq!(missing.len(), 3);
         assert_eq!(missing.take(2), [hash(3), hash(1)]);
-        missing.settle(hash(3), true);
-        missing.settle(hash(1), false);
+        missing.settle(hash(3), true, true);
+        missing.settle(hash(1), false, false);
         assert_eq!(missing.take(10), [hash(2), hash(1)], "what was not got is asked again, what was got is not");
         assert_eq!(missing.len(), 2);
+        missing.settle(hash(2), false, true);
+        assert!(missing.len() == 1 && missing.take_overflow() && !missing.take_overflow(), "given up, and looked for once more");
     }
 }

@@ -143,7 +143,12 @@ impl Local {
             return self.propose_here(group, entry).await;
         }
         let peer = self.pool.get(leader).ok_or(TryError::NotLeader)?;
-        let mut answer = peer.request(Method::Propose, forward(group, &entry), TRY_TIMEOUT).await.map_err(|e| link_error(&e))?;
+        let asking = peer.request(Method::Propose, forward(group, &entry), TRY_TIMEOUT);
+        let mut answer = tokio::select! {
+            answer = asking => answer.map_err(|e| link_error(&e))?,
+            // A leader that was stopped or cut off does not answer; its successor does.
+            () = self.leads_no_more(group, leader) => return Err(TryError::Unknown),
+        };
         match answer.try_get_u8() {
             Ok(OK) => Ok(answer.to_vec()),
             Ok(NOT_LEADER) => Err(TryError::NotLeader),
@@ -192,8 +197,12 @@ impl Local {
             self.read_index_here(group).await.ok_or(Unserved::NoQuorum)?
         } else {
             let peer = self.pool.get(leader).ok_or(Unserved::NoQuorum)?;
-            let ask = peer.request(Method::ReadIndex, Bytes::copy_from_slice(&group.0.to_le_bytes()), TRY_TIMEOUT);
-            ask.await.ok().and_then(|mut answer| answer.try_get_u64_le().ok()).ok_or(Unserved::NoQuorum)?
+            let asking = peer.request(Method::ReadIndex, Bytes::copy_from_slice(&group.0.to_le_bytes()), TRY_TIMEOUT);
+            let answer = tokio::select! {
+                answer = asking => answer.ok(),
+                () = self.leads_no_more(group, leader) => None,
+            };
+            answer.and_then(|mut answer| answer.try_get_u64_le().ok()).ok_or(Unserved::NoQuorum)?
         };
         self.applied(group, index).await.map_err(|_| Unserved::NoQuorum)
     }
@@ -215,6 +224,15 @@ impl Local {
         let group = GroupId(payload.try_get_u32_le().map_err(|e| e.to_string())?);
         let index = self.read_index_here(group).await.ok_or("not the leader, or no quorum")?;
         Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
+    }
+
+    /// Returns when this node no longer takes `leader` for the group's leader.
+    async fn leads_no_more(&self, group: GroupId, leader: NodeId) {
+        // Only a group that has stopped has an error, and its leader is then of no use.
+        let _ = match self.shard(group) {
+            Some(shard) => shard.group.leader_changed(Some(leader)).await,
+            None => self.cluster.leader_changed(Some(leader)).await,
+        };
     }
 
     /// The leader of a group as far as this node knows.

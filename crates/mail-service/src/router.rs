@@ -12,7 +12,7 @@ use parliament_ids::{AccountId, Boot, GroupId, MailboxId, NodeId, OpNo};
 use parliament_mail_api::{Answer, Call, MailService, Rejection, Unserved, Watch};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
-use parliament_rpc::Method;
+use parliament_rpc::{LinkError, Method};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const RELAYED_DEADLINE_MS: u64 = 6_000;
 const LIVENESS_CHECK: Duration = Duration::from_millis(50);
 /// How long one gathering of withdrawals may take before the facts are looked at again, ms.
 const WITHDRAWAL_ROUND_MS: u64 = 800;
+/// The same while the owner is heard from: it will hardly be withdrawn, and the facts may look better soon, ms.
+const LIVE_OWNER_ROUND_MS: u64 = 150;
 /// Pause between tries, ms: doubled from the first to the second.
 const PAUSE_MS: (u64, u64) = (4, 40);
 
@@ -47,6 +49,25 @@ impl MailService for Router {
     }
 }
 
+/// Which node to ask about a user whose group has no replica here.
+struct Guess {
+    /// The node that is thought to hold the lease.
+    node: Option<NodeId>,
+    /// Which of the group's nodes is asked otherwise.
+    turn: usize,
+}
+
+impl Guess {
+    /// The node asked did not serve.
+    fn missed(&mut self, unserved: &Unserved) {
+        self.node = match unserved {
+            Unserved::NotHolder { hint } => *hint,
+            _ => None,
+        };
+        self.turn += usize::from(self.node.is_none());
+    }
+}
+
 fn rejected(rejection: Rejection) -> Answer {
     Answer { outcome: Err(rejection), delta: None }
 }
@@ -59,17 +80,27 @@ impl Local {
             return Ok(rejected(Rejection::NoSuchAccount));
         };
         let (mut pause, mut denied) = (PAUSE_MS.0, None);
+        let mut guess = Guess { node: self.leases.hint(call.owner), turn: 0 };
         loop {
-            let facts = self.facts(&row, denied.take(), relayed_by.is_some())?;
+            let facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
             let failed = match decide(&facts) {
                 Step::Serve => match self.serve(row.group, &call, deadline).await {
                     Ok(answer) => return Ok(answer),
                     Err(unserved) => unserved,
                 },
                 Step::Relay(node) => match self.relay(node, &call).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => {
+                        if !facts.replica {
+                            self.leases.keep_hint(call.owner, node);
+                        }
+                        return Ok(answer);
+                    }
                     Err(unserved) => {
-                        denied = Some(node);
+                        // A holder without a quorum or with full queues is the holder all the same.
+                        if matches!(unserved, Unserved::NotHolder { .. } | Unserved::Unreachable) {
+                            denied = Some(node);
+                            guess.missed(&unserved);
+                        }
                         unserved
                     }
                 },
@@ -106,17 +137,16 @@ impl Local {
         look()
     }
 
-    fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool) -> Result<Facts, Unserved> {
-        let shard = self.shard(row.group);
-        let owner = match shard {
-            Some(shard) => self.owner_record(shard, row.id)?.and_then(|record| record.owner),
-            None => None,
+    fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Facts, Unserved> {
+        let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
+            return Ok(self.facts_from_afar(row.group, relayed, guess));
         };
+        let owner = self.owner_record(shard, row.id)?.and_then(|record| record.owner);
         let leader = self.leader(row.group);
         Ok(Facts {
             me: self.me,
             my_boot: self.support.boot(),
-            replica: shard.is_some(),
+            replica: true,
             owner: owner.map(|owner| OwnerFacts {
                 node: owner.node,
                 boot: owner.boot,
@@ -128,6 +158,17 @@ impl Local {
             leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
         })
+    }
+
+    /// Without a working replica of the group here, one of the group's nodes is asked; it serves, or tells who holds the lease.
+    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess) -> Facts {
+        let others: Vec<NodeId> = self.places.get(&group).into_iter().flatten().copied().filter(|node| *node != self.me).collect();
+        let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
+        let among = if live.is_empty() { &others } else { &live };
+        let leader = guess.node.filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
+        // A request that came here by mistake is sent back without a hint.
+        let leader = leader.filter(|_| !relayed);
+        Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed }
     }
 
     pub(crate) fn owner_record(&self, shard: &Shard, account: AccountId) -> Result<Option<OwnerRecord>, Unserved> {
@@ -154,7 +195,10 @@ impl Local {
         };
         tokio::select! {
             answer = asking => {
-                let bytes = answer.map_err(|_| Unserved::Unreachable)?;
+                let bytes = answer.map_err(|error| match error {
+                    LinkError::Busy | LinkError::Refused(_) => Unserved::Busy,
+                    _ => Unserved::Unreachable,
+                })?;
                 decode_answer(&bytes).map_err(|_| Unserved::Unreachable)?
             }
             () = gone => Err(Unserved::Unreachable),
@@ -176,6 +220,10 @@ impl Local {
         let lock = self.leases.acquiring(row.id);
         let _one_at_a_time = lock.lock().await;
         let started = boot_ms();
+        // Those before may have taken all the time there was.
+        if started >= deadline {
+            return false;
+        }
         let Ok(mut record) = self.owner_record(shard, row.id) else { return false };
         if record.is_none() {
             // The account's records are made with its first use; group 0 knows it already.
@@ -196,7 +244,8 @@ impl Local {
         let evidence = match from {
             None => Evidence::Free,
             Some((node, boot)) => {
-                let round = deadline.min(boot_ms() + WITHDRAWAL_ROUND_MS);
+                let is_heard = self.support.is_live(node) && !self.support.boot_ended(node, boot);
+                let round = deadline.min(boot_ms() + if is_heard { LIVE_OWNER_ROUND_MS } else { WITHDRAWAL_ROUND_MS });
                 match self.support.withdrawals(node, boot, round).await {
                     Some(voters) => Evidence::Withdrawn { node, boot, voters, of: self.support.voter_count() },
                     None => return false,

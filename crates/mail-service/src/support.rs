@@ -8,7 +8,8 @@ use parliament_journal::Journal;
 use parliament_routing::{Granted, OwnSupport, Promises, Withdrawn};
 use parliament_rpc::PeerPool;
 use parliament_rpc::v1::{SupportReply, WithdrawReply};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -28,12 +29,15 @@ pub struct Support {
     journal: Journal,
     own: Mutex<OwnSupport>,
     book: Mutex<Promises>,
-    /// Held while a withdrawal is journaled, so that the note of a node only rises.
-    noting: tokio::sync::Mutex<()>,
+    /// The durable withdrawals. Held while one is journaled, so that the note of a node only rises. The journal tells of a note
+    /// before it is durable, and a caller may leave before it is, so the journal is not asked.
+    withdrawn: tokio::sync::Mutex<BTreeMap<NodeId, Boot>>,
     /// Copy of `own`'s majority time, for the read path.
     trusted_until: AtomicU64,
     /// Copy of `own`'s boot.
     boot: AtomicU64,
+    /// This node wants to begin a new boot.
+    renounced: AtomicBool,
 }
 
 /// Journals a note and waits until it is durable.
@@ -48,6 +52,10 @@ pub async fn put_note(journal: &Journal, key: &[u8], value: &[u8]) -> Result<(),
         Ok(Err(fault)) => Err(fault.to_string()),
         Err(_) => Err("the journal is closed".into()),
     }
+}
+
+fn withdrawn_note(node: NodeId) -> Vec<u8> {
+    [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat()
 }
 
 fn number(note: Option<Vec<u8>>) -> Option<u64> {
@@ -68,11 +76,9 @@ impl Support {
     /// Support for `boot`, which [`next_boot`] has just made. `nodes` are all nodes, `voters` those of group 0.
     #[must_use]
     pub fn new(me: NodeId, boot: Boot, nodes: &[NodeId], voters: Vec<NodeId>, pool: Arc<PeerPool>, journal: Journal) -> Arc<Self> {
-        let floors = nodes.iter().filter_map(|node| {
-            let note = [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat();
-            number(journal.note(&note)).map(|boot| (*node, Boot(boot)))
-        });
-        let book = Promises::new(boot_ms(), floors.collect::<Vec<_>>());
+        let floors = nodes.iter().filter_map(|node| number(journal.note(&withdrawn_note(*node))).map(|boot| (*node, Boot(boot))));
+        let floors: BTreeMap<NodeId, Boot> = floors.collect();
+        let book = Promises::new(boot_ms(), floors.clone());
         Arc::new(Self {
             me,
             own: Mutex::new(OwnSupport::new(boot, voters.iter().copied())),
@@ -80,9 +86,10 @@ impl Support {
             voters,
             pool,
             journal,
-            noting: tokio::sync::Mutex::new(()),
+            withdrawn: tokio::sync::Mutex::new(floors),
             trusted_until: AtomicU64::new(0),
             boot: AtomicU64::new(boot.0),
+            renounced: AtomicBool::new(false),
         })
     }
 
@@ -134,13 +141,16 @@ impl Support {
         let answer = self.book.lock().unwrap_or_else(PoisonError::into_inner).withdraw(node, boot, boot_ms());
         match answer {
             Withdrawn::NotYet(remaining_ms) => WithdrawReply { withdrawn: false, remaining_ms },
-            // Also when the floor rose in an earlier call: that call's journal write may still be under way.
+            // Also when the floor rose in an earlier call: that call's journal write may still be under way, or may have failed.
             Withdrawn::Yes { .. } => {
-                let _noting = self.noting.lock().await;
-                let note = [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat();
-                let durable = match number(self.journal.note(&note)) {
-                    Some(floor) if floor >= boot.0 => Ok(()),
-                    _ => put_note(&self.journal, &note, &boot.0.to_le_bytes()).await,
+                let mut withdrawn = self.withdrawn.lock().await;
+                let durable = match withdrawn.get(&node) {
+                    Some(floor) if *floor >= boot => Ok(()),
+                    _ => put_note(&self.journal, &withdrawn_note(node), &boot.0.to_le_bytes())
+                        .await
+                        .map(|()| {
+                            withdrawn.insert(node, boot);
+                        }),
                 };
                 WithdrawReply { withdrawn: durable.is_ok(), remaining_ms: SUPPORT_MS }
             }
@@ -167,14 +177,19 @@ impl Support {
             });
         }
         drop(sender);
-        let mut voters = Vec::new();
-        while let Some(voter) = withdrew.recv().await {
-            voters.push(voter);
-            if voters.len() * 2 > self.voters.len() {
-                return Some(voters);
+        let gathering = async {
+            let mut voters = Vec::new();
+            while let Some(voter) = withdrew.recv().await {
+                voters.push(voter);
+                if voters.len() * 2 > self.voters.len() {
+                    return Some(voters);
+                }
             }
-        }
-        None
+            None
+        };
+        // A voter that does not answer must not hold up the next look at the facts.
+        let left = Duration::from_millis(deadline_ms.saturating_sub(boot_ms()));
+        tokio::time::timeout(left, gathering).await.ok().flatten()
     }
 
     async fn ask_withdrawal(&self, voter: NodeId, node: NodeId, boot: Boot) -> Option<WithdrawReply> {
@@ -202,7 +217,7 @@ impl Support {
                 tokio::spawn(async move { this.ask_support(voter).await });
             }
             let withdrawn = self.own.lock().unwrap_or_else(PoisonError::into_inner).is_withdrawn();
-            if withdrawn {
+            if self.renounced.swap(false, Ordering::AcqRel) || withdrawn {
                 match next_boot(&self.journal).await {
                     Ok(boot) => self.begin(boot),
                     Err(fault) => return fault,
@@ -211,8 +226,13 @@ impl Support {
         }
     }
 
+    /// Gives up all leases of this boot, soon: what this node still can serve it takes again.
+    pub fn renounce(&self) {
+        self.renounced.store(true, Ordering::Release);
+    }
+
     fn begin(&self, boot: Boot) {
-        tracing::warn!(old = %self.boot(), new = %boot, "support was withdrawn: all leases of the old boot are over");
+        tracing::warn!(old = %self.boot(), new = %boot, "a new boot begins: all leases of the old one are over");
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         *own = OwnSupport::new(boot, self.voters.iter().copied());
         self.trusted_until.store(0, Ordering::Release);
@@ -240,5 +260,40 @@ impl Support {
         if own.boot() == self.boot() {
             self.trusted_until.store(own.trusted_until_ms(), Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use parliament_journal::sim::SimDisk;
+    use parliament_journal::{Driver, Options};
+
+    fn voter(disk: &SimDisk) -> (Arc<Support>, Driver) {
+        let options =
+            Options { disk: Arc::new(disk.clone()), journal_id: Some(1), segment_bytes: 512 * 1024, ..Options::new("/n/journal") };
+        let (journal, driver) = Journal::open_driven(options).unwrap();
+        let me = NodeId(1);
+        let pool = Arc::new(PeerPool::new(tokio::runtime::Handle::current(), [0; 16], me, Boot(1), None));
+        (Support::new(me, Boot(1), &[me, NodeId(2)], vec![me], pool, journal), driver)
+    }
+
+    /// A voter that tells of a withdrawal before it is on the disk may, after a power cut, support that boot again.
+    #[tokio::test]
+    async fn a_withdrawal_is_told_only_once_it_is_durable_even_if_an_earlier_caller_left() {
+        let disk = SimDisk::default();
+        let (support, mut driver) = voter(&disk);
+        tokio::time::sleep(Duration::from_millis(SUPPORT_MS + 5)).await;
+        assert!(support.on_withdraw(NodeId(2), Boot(7)).now_or_never().is_none(), "the first caller left while the journal wrote");
+        assert!(support.on_withdraw(NodeId(2), Boot(7)).now_or_never().is_none(), "told before it was durable");
+        let asking = tokio::spawn(async move { support.on_withdraw(NodeId(2), Boot(7)).await });
+        tokio::task::yield_now().await;
+        driver.write_all();
+        assert!(asking.await.unwrap().withdrawn);
+        let disk = disk.after_cut(1);
+        let (support, _driver) = voter(&disk);
+        assert!(support.on_support(NodeId(2), Boot(7)).withdrawn, "never again, after a power cut too");
+        assert!(support.on_withdraw(NodeId(2), Boot(6)).now_or_never().is_some_and(|reply| reply.withdrawn), "smaller boots need no write");
     }
 }

@@ -47,9 +47,9 @@ fn connect(target: &Target, timeout: Duration) -> Result<Box<dyn AdminClient>, A
         Target::Socket(path) => Client { inner: rpc::AdminClient::unix(path.clone()), what: path.display().to_string(), timeout },
         Target::Peer { address, tls } => {
             let tls = match tls {
-                Some(files) => {
-                    let name = std::env::var("PARLIAMENT_CLUSTER__NAME").unwrap_or_else(|_| "parliament".into());
-                    Some(tls::load(files, &name).map_err(|e| AdminError::new(code::FILE, exit::CONFIG, e.to_string()))?)
+                Some(tls) => {
+                    let loaded = tls::load(&tls.files, &tls.cluster);
+                    Some(loaded.map_err(|e| AdminError::new(code::FILE, exit::CONFIG, e.to_string()))?)
                 }
                 None => None,
             };

@@ -23,6 +23,7 @@ impl Text {
 pub(crate) fn render(node: &Node) -> String {
     let mut text = Text(String::new());
     journal(&mut text, node);
+    disk(&mut text, node);
     let Some(running) = node.running() else {
         text.gauge("parliament_node_ready", "1 when this node serves.", 0);
         return text.0;
@@ -35,6 +36,8 @@ pub(crate) fn render(node: &Node) -> String {
     text.gauge("parliament_groups_led", "Groups that this node leads.", running.leads() as u64);
     let leaderless = running.group_ids().into_iter().filter(|group| running.local.leader(*group).is_none()).count();
     text.gauge("parliament_groups_leaderless", "Groups whose leader this node does not know.", leaderless as u64);
+    let quorumless = running.without_quorum().len() as u64;
+    text.gauge("parliament_groups_quorumless", "Groups here of whose voters this node does not hear a majority.", quorumless);
     text.counter("parliament_uid_regressions_total", "UIDs given twice or out of order: always 0.", load(&counters.uid_regressions));
     text.gauge(
         "parliament_bodies_damaged",
@@ -52,12 +55,28 @@ pub(crate) fn render(node: &Node) -> String {
     if let Some(frontend) = running.frontend.get() {
         for (name, value) in frontend.stats().values() {
             match name.strip_suffix("_now") {
-                Some(name) => text.gauge(&format!("parliament_frontend_{name}"), "See the name.", value),
-                None => text.counter(&format!("parliament_frontend_{name}_total"), "See the name.", value),
+                Some(name) => text.gauge(&format!("parliament_frontend_{name}"), &format!("{} now.", words(name)), value),
+                None => text.counter(&format!("parliament_frontend_{name}_total"), &format!("{} since the start.", words(name)), value),
             }
         }
     }
     text.0
+}
+
+/// A counter's name as a sentence begins: `Logins accepted`.
+fn words(name: &str) -> String {
+    let mut words = name.replace('_', " ");
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    words
+}
+
+fn disk(text: &mut Text, node: &Node) {
+    if let Ok(stat) = rustix::fs::statvfs(&node.data.path) {
+        text.gauge("parliament_disk_size_bytes", "Size of the file system with the data directory.", stat.f_blocks * stat.f_frsize);
+        text.gauge("parliament_disk_free_bytes", "Free for this node on it.", stat.f_bavail * stat.f_frsize);
+    }
 }
 
 fn journal(text: &mut Text, node: &Node) {

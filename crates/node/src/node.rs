@@ -4,19 +4,38 @@ use crate::identity::{DataDir, Document, Identity};
 use crate::running::Running;
 use parliament_bodies::BodyStore;
 use parliament_config::Config;
+use parliament_ctl::exit;
 use parliament_ids::{Boot, NodeId};
 use parliament_journal::{Journal, Options};
 use parliament_mail_service::next_boot;
-use parliament_rpc::{PeerTls, v1};
+use parliament_rpc::{PeerPool, PeerTls, v1};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
+/// How long a starting node waits to hear which of its starts another has seen.
+const SEEN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why the node must end: told to the log and by the exit code.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub(crate) struct Fatal {
     pub(crate) what: &'static str,
     pub(crate) why: String,
+}
+
+/// What is wrong with data that only a new, empty node can mend.
+pub(crate) const DAMAGED: &str = "this node's data cannot be used; replace it by an empty node";
+
+impl Fatal {
+    /// The exit code: supervisors should not start again what only an operator can mend.
+    pub(crate) fn exit(&self) -> u8 {
+        match self.what {
+            DAMAGED => exit::DATA,
+            what if ["tls.", "peer.", "http."].iter().any(|section| what.starts_with(section)) => exit::CONFIG,
+            _ => exit::UNEXPECTED,
+        }
+    }
 }
 
 /// For `map_err`: names what was being done.
@@ -38,7 +57,7 @@ pub(crate) struct Node {
     running: OnceLock<Arc<Running>>,
     adopting: Mutex<()>,
     /// A reason to end, from any task.
-    pub(crate) ending: watch::Sender<Option<String>>,
+    pub(crate) ending: watch::Sender<Option<Fatal>>,
 }
 
 impl Node {
@@ -51,8 +70,8 @@ impl Node {
         let journal = tokio::task::spawn_blocking(move || Journal::open(options)).await;
         let journal = journal.map_err(fatal("journal"))?.map_err(fatal("journal"))?;
         if journal.damage().notes {
-            let why = "the boot counter may be lost; replace this node by an empty one".into();
-            return Err(Fatal { what: "journal is damaged", why });
+            let why = "the journal is damaged, and the boot counter may be lost".into();
+            return Err(Fatal { what: DAMAGED, why });
         }
         let boot = next_boot(&journal).await.map_err(fatal("journal"))?;
         let mut options = parliament_bodies::Options::new(data.path.join("bodies"));
@@ -96,10 +115,33 @@ impl Node {
             let why = format!("it belongs to cluster {:?}, the configuration says {:?}", identity.document.name, self.config.cluster.name);
             return Err(Fatal { what: "data directory", why });
         }
+        self.refuse_an_old_copy(&identity).await?;
         let running = Running::start(self, identity).await?;
         // Set before anything of it runs that looks for it.
         let _ = self.running.set(running.clone());
         running.serve(self).await
+    }
+
+    /// Asks the other nodes which start of this one they have seen. One that is not below this start means that the data
+    /// directory is an old copy: it lacks what this node has promised since, so it must not take part (rule 6).
+    async fn refuse_an_old_copy(&self, identity: &Identity) -> Result<(), Fatal> {
+        let pool = PeerPool::new(self.runtime.clone(), [0; 16], NodeId(0), self.boot, self.tls.clone());
+        let others = identity.document.members.iter().filter(|member| member.id != identity.node);
+        let asked = others.map(|member| {
+            let peer = pool.connect(NodeId(member.id), &member.address);
+            async move { tokio::time::timeout(SEEN_TIMEOUT, peer.hello()).await.ok()?.ok() }
+        });
+        for hello in futures::future::join_all(asked).await.into_iter().flatten() {
+            let seen = hello.seen.iter().find(|seen| seen.node_id == identity.node && hello.cluster_id == identity.cluster_id()[..]);
+            if let Some(seen) = seen.filter(|seen| seen.boot >= self.boot.0) {
+                let why = format!(
+                    "{} has seen start {} of this node and this would be start {}: the data directory was restored or copied",
+                    hello.name, seen.boot, self.boot.0
+                );
+                return Err(Fatal { what: DAMAGED, why });
+            }
+        }
+        Ok(())
     }
 
     /// Becomes a member of a cluster; refused when it belongs to one already, unless it is the same membership again.
@@ -123,7 +165,9 @@ impl Node {
 
     /// Who this is.
     pub(crate) fn hello(&self) -> v1::HelloReply {
-        let identity = self.running().map(|running| running.identity.clone());
+        let running = self.running();
+        let identity = running.as_ref().map(|running| running.identity.clone());
+        let seen = running.map(|running| running.boots_seen()).unwrap_or_default();
         v1::HelloReply {
             name: self.config.node.name.clone(),
             cluster_id: identity.as_ref().map(|i| i.cluster_id().to_vec()).unwrap_or_default().into(),
@@ -132,12 +176,13 @@ impl Node {
             zone: self.config.node.zone.clone(),
             disk_id: self.data.disk.to_vec().into(),
             advertise: self.config.node.advertise.clone(),
+            seen: seen.into_iter().map(|(node, boot)| v1::SeenBoot { node_id: node.0, boot: boot.0 }).collect(),
             imap: self.config.imap.listen.first().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
     /// Asks the process to end.
-    pub(crate) fn end(&self, why: String) {
+    pub(crate) fn end(&self, why: Fatal) {
         self.ending.send_if_modified(|ending| {
             let first = ending.is_none();
             if first {

@@ -6,6 +6,7 @@ use crate::node::{DAMAGED, Fatal, Node, fatal};
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
 use parliament_groups::{Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo, Ports, Role, StartError};
 use parliament_ids::{Boot, GroupId, NodeId};
+use parliament_journal::disk::{Disk, RealDisk};
 use parliament_mail_service::{
     Accounts, BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms,
 };
@@ -299,7 +300,8 @@ impl Opener<'_> {
         gate: Arc<dyn parliament_groups::BodyGate>,
     ) -> Result<Group<M>, Fatal> {
         let dir = self.node.data.path.join("groups").join(group.to_string());
-        std::fs::create_dir_all(&dir).map_err(fatal("group folder"))?;
+        // Durably: the log is purged up to the snapshots in it.
+        RealDisk.create_dir(&dir).map_err(fatal("group folder"))?;
         let copies = u64::from(self.groups_in_all) + 1;
         let options = TableOptions {
             cache_bytes: (self.node.config.storage.cache_bytes / copies).max(1024 * 1024),

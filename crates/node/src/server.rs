@@ -7,6 +7,7 @@ use crate::{http, tls};
 use parliament_config::{Config, LogFormat, load};
 use parliament_ctl::{Serve, exit};
 use parliament_rpc::{Server, serve_admin_socket};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -42,8 +43,7 @@ pub(crate) fn run(serve: Serve) -> u8 {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!(%error, "the node cannot go on");
-            eprintln!("error: {error}");
-            exit::UNEXPECTED
+            error.exit()
         }
     }
 }
@@ -52,7 +52,7 @@ fn log(config: &Config) -> Result<FilterHandle, String> {
     // Consensus tells of every vote; what operators need of it is told by the groups.
     let filter = EnvFilter::try_new(format!("openraft=error,sled=warn,{}", config.log.filter)).map_err(|e| format!("log.filter: {e}"))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     let lines = match config.log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
@@ -76,9 +76,12 @@ async fn serve_until_end(serve: Serve, filter: &FilterHandle) -> Result<(), Fata
     tasks.spawn(async move {
         match resuming.resume().await {
             Ok(_) => std::future::pending().await,
-            Err(error) => error.to_string(),
+            Err(error) => error,
         }
     });
+    // To the service manager a node is up once operators and peers can reach it: before that a cluster can neither be formed
+    // nor come back. Whether it serves mail is told by /readyz.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("waiting for the cluster")]);
     let mut ending = node.ending.subscribe();
     let why = loop {
         tokio::select! {
@@ -87,7 +90,8 @@ async fn serve_until_end(serve: Serve, filter: &FilterHandle) -> Result<(), Fata
             _ = hangup.recv() => reload_settings(&node, &sources, filter),
             _ = ending.changed() => break ending.borrow().clone(),
             ended = tasks.join_next() => {
-                break Some(ended.map_or_else(|| "no task is left".into(), |ended| ended.unwrap_or_else(|e| e.to_string())));
+                let gone = |why: String| Fatal { what: "a task ended", why };
+                break Some(ended.map_or_else(|| gone("none is left".into()), |ended| ended.unwrap_or_else(|e| gone(e.to_string()))));
             }
         }
     };
@@ -97,22 +101,22 @@ async fn serve_until_end(serve: Serve, filter: &FilterHandle) -> Result<(), Fata
             stop(&node).await;
             Ok(())
         }
-        Some(why) => Err(Fatal { what: "fatal", why }),
+        Some(fatal) => Err(fatal),
     }
 }
 
 /// Opens the peer port, the operators' socket and HTTP. Their tasks end only with a reason.
-async fn listen(node: &Arc<Node>) -> Result<tokio::task::JoinSet<String>, Fatal> {
+async fn listen(node: &Arc<Node>) -> Result<tokio::task::JoinSet<Fatal>, Fatal> {
     let mut tasks = tokio::task::JoinSet::new();
     let peer = TcpListener::bind(node.config.peer_listen).await.map_err(fatal("peer.listen"))?;
     let server = Server { peers: Arc::new(Peers(node.clone())), admin: Arc::new(Operators(node.clone())), tls: node.tls.clone() };
-    tasks.spawn(async move { format!("peer port: {:?}", server.run(peer).await) });
+    tasks.spawn(async move { Fatal { what: "peer port", why: format!("{:?}", server.run(peer).await) } });
     let socket = serve_admin_socket(node.config.admin_socket(), Arc::new(Operators(node.clone())));
-    tasks.spawn(async move { format!("admin socket: {:?}", socket.await) });
+    tasks.spawn(async move { Fatal { what: "admin socket", why: format!("{:?}", socket.await) } });
     for address in &node.config.http_listen {
         let listener = TcpListener::bind(address).await.map_err(fatal("http.listen"))?;
         let router = http::router(node.clone());
-        tasks.spawn(async move { format!("http: {:?}", axum::serve(listener, router).await) });
+        tasks.spawn(async move { Fatal { what: "http", why: format!("{:?}", axum::serve(listener, router).await) } });
     }
     Ok(tasks)
 }

@@ -4,8 +4,9 @@ use crate::node::{DAMAGED, Fatal, Node};
 use crate::running::Running;
 use parliament_cluster_state::{Command as ClusterCommand, Refused};
 use parliament_ids::{AccountId, BodyHash, GroupId, Uid, UidSet};
-use parliament_mail_service::{Shard, boot_ms};
+use parliament_mail_service::boot_ms;
 use parliament_mailbox_state::{Command, TableFault, view};
+use parliament_tables::GroupTables;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +159,7 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) {
             visit_bodies(tables, account, &mut |hash| {
                 if bodies.store().size(&hash).is_none() {
                     missing += 1;
-                    bodies.fill_in(hash);
+                    bodies.want(hash, false);
                 }
             })
         })
@@ -170,6 +171,25 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) {
     }
 }
 
+/// Looks through all groups for missing bodies: after each start, because what was missing is not remembered over it, after a
+/// snapshot, and when more were missing than could be remembered.
+pub(crate) async fn look_for_missing(running: Arc<Running>) {
+    while !running.is_draining() {
+        let looking = running.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            looking.local.shards.keys().for_each(|group| fill_in_bodies(&looking, *group));
+        });
+        // A panic of the look is told by its own report.
+        let _ = looked.await;
+        loop {
+            let waited = tokio::time::timeout(COLLECT_INTERVAL, running.installed.notified()).await;
+            if waited.is_ok() || running.local.bodies.take_overflow() {
+                break;
+            }
+        }
+    }
+}
+
 /// Ends the node when its journal has failed, since nothing it says is durable any more (one failed sync is enough), and gives up its
 /// leases when a group has stopped here, so that others can take those of that group.
 pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
@@ -177,7 +197,7 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
     while !running.is_draining() {
         interval.tick().await;
         if let Some(fault) = node.journal.fault() {
-            node.end(format!("the journal failed: {fault}"));
+            node.end(Fatal { what: "the journal failed", why: fault.to_string() });
             return;
         }
         for (group, shard) in &running.local.shards {

@@ -1,7 +1,7 @@
 //! The gRPC services and the operators' client.
 
 use crate::serve::{AdminHandler, PeerHandler};
-use crate::stream::{PeerStream, PeerTls};
+use crate::stream::{PeerStream, PeerTls, Rank};
 use crate::{LinkError, v1};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri, server::Router};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,10 +24,20 @@ const ADMIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(crate) fn server(peers: Arc<dyn PeerHandler>, admin: Arc<dyn AdminHandler>) -> Router {
     let peers = Peers(peers);
+    let control = v1::control_server::ControlServer::new(peers.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let bulk = v1::bulk_server::BulkServer::new(peers).max_decoding_message_size(MESSAGE_BYTES_MAX);
     builder()
-        .add_service(v1::control_server::ControlServer::new(peers.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(v1::bulk_server::BulkServer::new(peers).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(InterceptedService::new(control, nodes_only))
+        .add_service(InterceptedService::new(bulk, nodes_only))
         .add_service(v1::admin_server::AdminServer::new(Operators(admin)).max_decoding_message_size(ADMIN_BYTES_MAX))
+}
+
+/// An operator's certificate makes nobody a node.
+fn nodes_only(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.extensions().get() {
+        Some(Rank::Node) => Ok(request),
+        _ => Err(Status::permission_denied("only nodes may ask this")),
+    }
 }
 
 pub(crate) fn admin_server(admin: Arc<dyn AdminHandler>) -> Router {
@@ -57,7 +68,8 @@ pub(crate) fn failed(status: &Status) -> LinkError {
     match status.code() {
         tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => LinkError::TimedOut,
         tonic::Code::FailedPrecondition | tonic::Code::Unimplemented => LinkError::Refused(status.message().to_owned()),
-        _ => LinkError::Unreachable(status.message().to_owned()),
+        // The transport tells a failed connect by our own error's text.
+        _ => LinkError::Unreachable(status.message().trim_start_matches("peer unreachable: ").to_owned()),
     }
 }
 

@@ -25,7 +25,7 @@ pub use client::{Peer, PeerPool};
 pub use grpc::AdminClient;
 pub use link::{AppendSender, AppendStream};
 pub use serve::{AdminHandler, Appends, PeerHandler, Server, serve_admin_socket};
-pub use stream::{PeerStream, PeerTls};
+pub use stream::{PeerStream, PeerTls, Rank};
 
 /// Why a call to a peer failed. Except for `Refused`, whether the peer acted on it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

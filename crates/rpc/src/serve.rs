@@ -2,7 +2,7 @@
 
 use crate::frame::{Frame, PREFACE};
 use crate::link::{fill, write_frames};
-use crate::stream::{PeerStream, PeerTls, Prefixed};
+use crate::stream::{PeerStream, PeerTls, Prefixed, Rank};
 use crate::{LinkError, Method, grpc, v1};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Requests of one link under way; further ones wait in the socket.
+/// Requests of one link under way; further ones are refused.
 const REQUESTS_PER_LINK_MAX: usize = 4096;
 /// Answers waiting for the socket.
 const ANSWERS_MAX: usize = 8192;
@@ -148,7 +148,7 @@ pub async fn serve_admin_socket(path: PathBuf, admin: Arc<dyn AdminHandler>) -> 
     let (sender, accepted) = mpsc::channel::<io::Result<Prefixed>>(16);
     let accepting = async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if sender.send(Ok(Prefixed { prefix: Vec::new(), stream: PeerStream::Unix(stream) })).await.is_err() {
+            if sender.send(Ok(Prefixed { prefix: Vec::new(), rank: Rank::Operator, stream: PeerStream::Unix(stream) })).await.is_err() {
                 break;
             }
         }
@@ -165,11 +165,17 @@ enum Spoken {
     Grpc(Prefixed),
 }
 
-async fn sniff(stream: impl Future<Output = io::Result<PeerStream>>) -> io::Result<Spoken> {
-    let mut stream = stream.await?;
+async fn sniff(accepted: impl Future<Output = io::Result<(PeerStream, Rank)>>) -> io::Result<Spoken> {
+    let (mut stream, rank) = accepted.await?;
     let mut prefix = vec![0; PREFACE.len()];
     stream.read_exact(&mut prefix).await?;
-    Ok(if prefix == PREFACE { Spoken::Link(stream) } else { Spoken::Grpc(Prefixed { prefix, stream }) })
+    if prefix != PREFACE {
+        return Ok(Spoken::Grpc(Prefixed { prefix, rank, stream }));
+    }
+    match rank {
+        Rank::Node => Ok(Spoken::Link(stream)),
+        Rank::Operator => Err(io::Error::new(io::ErrorKind::PermissionDenied, "an operator's certificate on a node's link")),
+    }
 }
 
 async fn serve_link(mut stream: PeerStream, peers: Arc<dyn PeerHandler>) -> Result<(), LinkError> {
@@ -242,7 +248,11 @@ impl Incoming {
                 Ok(())
             }
             Frame::Request { id, method, payload } => {
-                let permit = self.requests.clone().acquire_owned().await.map_err(|_| LinkError::Busy)?;
+                // To wait here would hold up the append messages behind it, for which the requests under way may be waiting.
+                let Ok(permit) = self.requests.clone().try_acquire_owned() else {
+                    let busy = Frame::Reply { id, failed: true, payload: Bytes::from_static(b"too many requests") };
+                    return self.answers.send(busy).await.map_err(|_| LinkError::Busy);
+                };
                 let (from, peers, answers) = (self.from, self.peers.clone(), self.answers.clone());
                 tokio::spawn(async move {
                     let answer = match Method::from_u8(method) {

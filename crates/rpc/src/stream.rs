@@ -1,11 +1,15 @@
 //! One byte-stream type for plain TCP, mutual TLS and the administrator's unix socket.
 
 use crate::LinkError;
-use rustls::pki_types::ServerName;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::server::Connected;
@@ -17,8 +21,33 @@ pub struct PeerTls {
     pub server: Arc<rustls::ServerConfig>,
     /// For connecting; must present the node's certificate.
     pub client: Arc<rustls::ClientConfig>,
-    /// The name every node certificate of this cluster carries besides its own.
+    /// Tells nodes' certificates from operators': only a node's may serve.
+    pub nodes: Arc<WebPkiServerVerifier>,
+    /// The name every certificate of this cluster carries besides its own.
     pub cluster_name: String,
+}
+
+/// What a connection may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// Everything: it showed a node's certificate, or the cluster has none.
+    Node,
+    /// Operators' commands only.
+    Operator,
+}
+
+impl PeerTls {
+    /// What a client may ask for whose certificate the handshake has found to be the authority's.
+    fn rank(&self, stream: &tokio_rustls::server::TlsStream<TcpStream>) -> io::Result<Rank> {
+        let refused = |why: String| io::Error::new(io::ErrorKind::PermissionDenied, why);
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let (cert, rest) = chain.split_first().ok_or_else(|| refused("no certificate".into()))?;
+        let name = ServerName::try_from(self.cluster_name.as_str()).map_err(|e| refused(e.to_string()))?;
+        let parsed = ParsedCertificate::try_from(cert).map_err(|e| refused(e.to_string()))?;
+        rustls::client::verify_server_name(&parsed, &name).map_err(|e| refused(format!("a certificate of another cluster: {e}")))?;
+        let serves = self.nodes.verify_server_cert(cert, rest, &name, &[], UnixTime::now());
+        Ok(if serves.is_ok() { Rank::Node } else { Rank::Operator })
+    }
 }
 
 /// A connection to or from a peer or an operator's command.
@@ -33,6 +62,19 @@ pub enum PeerStream {
     Unix(UnixStream),
 }
 
+/// Sent data that the other host has not confirmed for so long ends a connection. Without it, a connection that outlived a
+/// network partition sends nothing until its next retransmission, which may come as late after the partition's end as that lasted.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(3);
+/// The same for a connection on which nothing is sent: asked after this time without data, and again.
+const KEEPALIVE: Duration = Duration::from_secs(3);
+
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(tcp);
+    socket.set_tcp_user_timeout(Some(UNCONFIRMED_MAX))?;
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}
+
 impl PeerStream {
     /// Connects to `address` (host:port, resolved now).
     ///
@@ -41,7 +83,7 @@ impl PeerStream {
     pub async fn connect(address: &str, tls: Option<&PeerTls>) -> Result<Self, LinkError> {
         let unreachable = |e: io::Error| LinkError::Unreachable(format!("{address}: {e}"));
         let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
-        tcp.set_nodelay(true).map_err(unreachable)?;
+        set_options(&tcp).map_err(unreachable)?;
         match tls {
             None => Ok(Self::Plain(tcp)),
             Some(tls) => {
@@ -56,14 +98,16 @@ impl PeerStream {
     /// Takes an accepted TCP connection, with the TLS handshake where the cluster has TLS.
     ///
     /// # Errors
-    /// When the handshake fails.
-    pub async fn accept(tcp: TcpStream, tls: Option<&PeerTls>) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
+    /// When the handshake fails, or the certificate is another cluster's.
+    pub async fn accept(tcp: TcpStream, tls: Option<&PeerTls>) -> io::Result<(Self, Rank)> {
+        set_options(&tcp)?;
         match tls {
-            None => Ok(Self::Plain(tcp)),
+            None => Ok((Self::Plain(tcp), Rank::Node)),
             Some(tls) => {
                 let acceptor = tokio_rustls::TlsAcceptor::from(tls.server.clone());
-                Ok(Self::Server(Box::new(acceptor.accept(tcp).await?)))
+                let stream = acceptor.accept(tcp).await?;
+                let rank = tls.rank(&stream)?;
+                Ok((Self::Server(Box::new(stream)), rank))
             }
         }
     }
@@ -104,14 +148,10 @@ impl AsyncWrite for PeerStream {
     }
 }
 
-impl Connected for PeerStream {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
 /// A stream whose first bytes were read already, to tell who speaks.
 pub(crate) struct Prefixed {
     pub(crate) prefix: Vec<u8>,
+    pub(crate) rank: Rank,
     pub(crate) stream: PeerStream,
 }
 
@@ -146,6 +186,8 @@ impl AsyncWrite for Prefixed {
 }
 
 impl Connected for Prefixed {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Rank;
+    fn connect_info(&self) -> Rank {
+        self.rank
+    }
 }

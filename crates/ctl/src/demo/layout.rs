@@ -122,6 +122,8 @@ impl Plan {
             ("pop3.listen", node.pop3.clone()),
             ("pop3.listen_tls", String::new()),
             ("lmtp.listen", node.lmtp.clone()),
+            // What is delivered comes back byte for byte.
+            ("lmtp.add_headers", "false".into()),
             ("http.listen", node.http.clone()),
             ("peer.listen", node.peer.clone()),
             ("auth.default_domain", DOMAIN.into()),
@@ -203,7 +205,7 @@ mod tests {
             assert_eq!((config.node.name.as_str(), config.cluster.seeds.len(), config.cluster.groups), (node.id.as_str(), 3, 8));
             assert_eq!(config.node.advertise, node.peer);
             assert_eq!(parliament_config::check_files(&config), []);
-            assert!(config.auth.plaintext_on_loopback && config.tls_cluster.is_none());
+            assert!(config.auth.plaintext_on_loopback && config.tls_cluster.is_none() && !config.lmtp.add_headers);
         }
         assert!(plan.ready.ca.exists());
     }

@@ -139,11 +139,17 @@ pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Out
     }
     let message = format!("{} leads group {group}", request.to);
     if request.dry_run {
-        return document(&api::Done { message: format!("would make it so that {message}") });
+        return document(&api::Done { message: format!("make {} leader of group {group}", request.to) });
     }
     let try_again =
         |why: String| AdminError::new("PC231", exit::TRY_AGAIN, why).with_hint("`parliament replication status` tells how far it is");
     let leader = asked.running.local.leader(group).ok_or_else(|| try_again(format!("group {group} has no leader now")))?;
+    if leader == to {
+        return document(&api::Done { message });
+    }
+    if ask(&asked.running, to, &Question::Facts).await.is_err() {
+        return Err(try_again(format!("{} does not answer", request.to)));
+    }
     match ask(&asked.running, leader, &Question::Transfer { group: group.0, to: to.0 }).await {
         Ok(Reply::Order(Ok(()))) => {}
         Ok(Reply::Order(Err(why))) | Err(why) => return Err(try_again(why)),

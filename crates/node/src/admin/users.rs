@@ -1,12 +1,12 @@
 //! Accounts and their leases.
 
 use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, no_such_user, unserved};
-use crate::ask::{Facts, Question, Reply, ask, matches};
+use crate::ask::{AccountFacts, Facts, Question, Reply, ask, matches};
 use parliament_cluster_state::{AccountName, AccountRecord, Command, NewAccount, Reply as StateReply, account_named, accounts};
 use parliament_ctl::{AdminError, api, exit};
-use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_ids::{AccountId, GroupId, NodeId};
 use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
-use parliament_mailbox_state::{Command as UsersCommand, view};
+use parliament_mailbox_state::Command as UsersCommand;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -133,15 +133,32 @@ pub(super) async fn list(asked: &Asked, request: &api::Page) -> Outcome {
 pub(super) async fn show(asked: &Asked, request: &api::OneUser) -> Outcome {
     let account = find(asked, &request.user).await?;
     let mut user = row(&account);
-    user.usage = usage(asked, &account).await;
+    let known = known_of_one(asked, &account).await.ok();
+    user.usage = known.map(|known| api::Usage { mailboxes: known.mailboxes, messages: known.messages, bytes: known.bytes });
     document(&user)
 }
 
-async fn usage(asked: &Asked, account: &AccountRecord) -> Option<api::Usage> {
-    let shard = asked.running.local.shard(account.group)?;
-    asked.running.local.read_barrier_within(account.group, 2_000).await.ok()?;
-    let (_, usage) = view::quota(shard.group.tables(), account.id).ok()??;
-    Some(api::Usage { mailboxes: usage.mailboxes, messages: usage.messages, bytes: usage.storage_bytes })
+/// What a replica of their group knows of accounts, by id. A node without a copy of the group asks one that has it.
+async fn known_of(asked: &Asked, group: GroupId, accounts: Vec<u64>, fresh: bool) -> Result<BTreeMap<u64, AccountFacts>, AdminError> {
+    let mut voters = asked.running.identity.document.voters(group);
+    voters.sort_by_key(|node| *node != asked.running.local.me);
+    let question = Question::Accounts { group: group.0, accounts, fresh };
+    let mut why = format!("no node with a copy of group {group} answers");
+    for node in voters {
+        match ask(&asked.running, node, &question).await {
+            Ok(Reply::Accounts(rows)) => return Ok(rows.into_iter().map(|row| (row.account, row)).collect()),
+            // Where this replica sees no quorum another may; one that does not answer is passed over.
+            Ok(Reply::Order(Err(reason))) => why = reason,
+            Ok(other) => return Err(bug(format!("{other:?}"))),
+            Err(_) => {}
+        }
+    }
+    Err(AdminError::new("PC201", exit::UNAVAILABLE, why).with_hint("`parliament status` tells which nodes are missing"))
+}
+
+async fn known_of_one(asked: &Asked, account: &AccountRecord) -> Result<AccountFacts, AdminError> {
+    let mut known = known_of(asked, account.group, vec![account.id.0], true).await?;
+    known.remove(&account.id.0).ok_or_else(|| bug("an answer about another account"))
 }
 
 pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome {
@@ -149,7 +166,7 @@ pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome 
     let account = find(asked, &request.user).await?;
     let message = format!("the password of {}", account.name);
     if request.dry_run {
-        return document(&api::Done { message: format!("would change {message}") });
+        return document(&api::Done { message: format!("change {message}") });
     }
     change(asked, &Command::SetCredential { account: account.id, credential: request.credential.clone() }).await?;
     document(&api::Done { message: format!("changed {message}") })
@@ -157,20 +174,13 @@ pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome 
 
 pub(super) async fn delete(asked: &Asked, request: &api::UserDelete) -> Outcome {
     let account = find(asked, &request.user).await?;
-    let used = usage(asked, &account).await.unwrap_or_default();
+    let used = known_of_one(asked, &account).await?;
     let cost = format!("{} with {} messages in {} mailboxes, {} bytes", account.name, used.messages, used.mailboxes, used.bytes);
     if request.dry_run {
-        return document(&api::Done { message: format!("would delete {cost}") });
+        return document(&api::Done { message: format!("delete {cost}") });
     }
     // The name goes first, so that nobody logs in; then the mail. What the account has used of UIDVALIDITY stays known.
-    let floor = match asked.running.local.shard(account.group) {
-        Some(shard) => match view::account(shard.group.tables(), account.id).map_err(|f| damaged(&f))? {
-            Some(view::AccountView::Live { uid_validity, .. }) => uid_validity.0,
-            Some(view::AccountView::Deleted { uid_validity_floor }) => uid_validity_floor.0,
-            None => account.uid_validity_floor,
-        },
-        None => u32::try_from(unix_seconds()).unwrap_or(u32::MAX),
-    };
+    let floor = used.uid_validity.max(account.uid_validity_floor);
     // Mailboxes made until the deletion is applied take at most a few more values.
     let floor = floor.max(u32::try_from(unix_seconds()).unwrap_or(0)).saturating_add(1000);
     change(asked, &Command::DeleteAccount { account: account.id, uid_validity_floor: floor }).await?;
@@ -232,42 +242,43 @@ async fn verify_group(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]
     accounts.iter().map(one).collect()
 }
 
-fn lease_row(asked: &Asked, account: &AccountRecord) -> api::Lease {
+fn lease_row(asked: &Asked, account: &AccountRecord, known: &AccountFacts) -> api::Lease {
     let cluster = &asked.running.identity.document;
-    let record = asked.running.local.holder_of(account);
-    let owner = record.and_then(|record| record.owner);
-    let live = owner.is_some_and(|owner| {
-        asked.running.local.support.is_live(owner.node) && !asked.running.local.support.boot_ended(owner.node, owner.boot)
-    });
     api::Lease {
         user: account.name.clone(),
         group: account.group.0,
-        holder: owner.map(|owner| cluster.name_of(owner.node)),
-        boot: owner.map_or(0, |owner| owner.boot.0),
-        fence: record.map_or(0, |record| record.fence.0),
-        live,
+        holder: known.owner.map(|(node, _)| cluster.name_of(NodeId(node))),
+        boot: known.owner.map_or(0, |(_, boot)| boot),
+        fence: known.fence,
+        live: known.live,
         candidates: cluster.voters(account.group).into_iter().map(|node| cluster.name_of(node)).collect(),
     }
 }
 
 pub(super) async fn lease(asked: &Asked, request: &api::OneUser) -> Outcome {
     let account = find(asked, &request.user).await?;
-    asked.running.local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
-    document(&lease_row(asked, &account))
+    document(&lease_row(asked, &account, &known_of_one(asked, &account).await?))
 }
 
 pub(super) async fn leases(asked: &Asked, request: &api::Page) -> Outcome {
     let (accounts, more) = page(asked, request).await?;
-    document(&api::Leases { leases: accounts.iter().map(|account| lease_row(asked, account)).collect(), more })
+    let mut by_group: BTreeMap<GroupId, Vec<u64>> = BTreeMap::new();
+    accounts.iter().for_each(|account| by_group.entry(account.group).or_default().push(account.id.0));
+    let mut known = BTreeMap::new();
+    for (group, ids) in by_group {
+        known.extend(known_of(asked, group, ids, false).await?);
+    }
+    let rows = accounts.iter().filter_map(|account| Some(lease_row(asked, account, known.get(&account.id.0)?)));
+    document(&api::Leases { leases: rows.collect(), more })
 }
 
 pub(super) async fn move_lease(asked: &Asked, request: &api::LeaseMove) -> Outcome {
     let account = find(asked, &request.user).await?;
     let cluster = &asked.running.identity.document;
-    let local = &asked.running.local;
+    let known = known_of_one(asked, &account).await?;
     let to = cluster.named(&request.to).filter(|node| cluster.voters(account.group).contains(node)).ok_or_else(|| {
         AdminError::new("PC320", exit::USAGE, format!("{} has no copy of {}", request.to, account.name))
-            .with_hint(format!("candidates are {}", lease_row(asked, &account).candidates.join(", ")))
+            .with_hint(format!("candidates are {}", lease_row(asked, &account, &known).candidates.join(", ")))
     })?;
     let try_again = |why: String| {
         AdminError::new("PC321", exit::TRY_AGAIN, why).with_hint("try again; `parliament lease show` tells who holds the user")
@@ -276,22 +287,19 @@ pub(super) async fn move_lease(asked: &Asked, request: &api::LeaseMove) -> Outco
         Ok(Reply::Facts(facts)) => facts,
         _ => return Err(try_again(format!("{} does not answer", request.to))),
     };
-    local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
-    let owner = local.holder_of(&account).and_then(|record| record.owner);
-    if request.dry_run || owner.is_some_and(|owner| owner.node == to && owner.boot == Boot(facts.lease_boot)) {
-        return document(&lease_row(asked, &account));
+    if request.dry_run || known.owner == Some((to.0, facts.lease_boot)) {
+        return document(&lease_row(asked, &account, &known));
     }
-    let Some(owner) = owner else {
+    let Some((owner, _)) = known.owner else {
         return Err(try_again(format!("nobody holds {} yet; the first request of a client takes the lease", account.name)));
     };
     let order = Question::HandOver { account: account.id.0, to: to.0, to_boot: facts.lease_boot };
-    match ask(&asked.running, owner.node, &order).await {
+    match ask(&asked.running, NodeId(owner), &order).await {
         Ok(Reply::Order(Ok(()))) => {}
         Ok(Reply::Order(Err(why))) | Err(why) => {
-            return Err(try_again(format!("{} did not hand over: {why}", cluster.name_of(owner.node))));
+            return Err(try_again(format!("{} did not hand over: {why}", cluster.name_of(NodeId(owner)))));
         }
         Ok(other) => return Err(bug(format!("{other:?}"))),
     }
-    local.read_barrier_within(account.group, 5_000).await.map_err(|e| unserved(&e))?;
-    document(&lease_row(asked, &account))
+    document(&lease_row(asked, &account, &known_of_one(asked, &account).await?))
 }

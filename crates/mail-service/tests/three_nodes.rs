@@ -1,0 +1,110 @@
+//! What a client is promised while nodes die and are cut off: three nodes in one process over real links.
+
+mod cluster;
+
+use cluster::{Cluster, Node, USERS};
+use parliament_ids::{AccountId, Boot, FlagSet, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
+use parliament_mail_api::bytes_serde::BytesField;
+use parliament_mail_api::{AppendMessage, BodySource, Call, MailService, Reply, Request, StatusRequest, Unserved};
+use std::time::{Duration, Instant};
+
+fn append(owner: AccountId, seq: u64) -> Call {
+    let session = SessionKey { node: NodeId(2), boot: Boot(1), session: 1 };
+    let bytes = format!("Subject: {seq}\r\n\r\nMail number {seq}.\r\n").into_bytes();
+    let message = AppendMessage { body: BodySource::Inline(BytesField(bytes.into())), flags: FlagSet::default(), internal_date: None };
+    Call {
+        owner,
+        actor: owner,
+        request: Some(RequestId { session, seq: RequestSeq(seq) }),
+        view: None,
+        body: Request::Append { to: MailboxName::inbox(), messages: vec![message] },
+    }
+}
+
+/// Calls in a task of the test, and gives the UID told.
+async fn uid(node: &Node, call: Call) -> UidSet {
+    let answer = node.router.call(call).await.unwrap();
+    match answer.outcome {
+        Ok(Reply::Appended { uids, .. }) => uids,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn uid_next(node: &Node, owner: AccountId) -> Result<Uid, Unserved> {
+    let body = Request::Status(StatusRequest { name: MailboxName::inbox() });
+    let answer = node.router.call(Call { owner, actor: owner, request: None, view: None, body }).await?;
+    match answer.outcome {
+        Ok(Reply::Status(status)) => Ok(status.uid_next),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn one(uid: u32) -> UidSet {
+    UidSet::one(Uid(uid))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_holder_is_taken_over_and_a_repeated_append_keeps_its_uid() {
+    let (mut cluster, ann) = Cluster::found("takeover").await;
+    assert_eq!(uid(cluster.node(2), append(ann, 1)).await, one(1));
+    let row = cluster.node(1).local.account(ann).unwrap().unwrap();
+    let owner = cluster.node(1).local.holder_of(&row).unwrap().owner.unwrap();
+    assert_eq!(owner.node, NodeId(1), "the leader holds the lease");
+    cluster.kill(NodeId(1)).await;
+    let died = Instant::now();
+    // As a session does whose answer was lost.
+    assert_eq!(uid(cluster.node(2), append(ann, 1)).await, one(1));
+    let took = died.elapsed();
+    assert!(took < Duration::from_secs(4), "take-over took {took:?}");
+    assert_eq!(uid(cluster.node(3), append(ann, 2)).await, one(2));
+    assert_eq!(uid(cluster.node(2), append(ann, 2)).await, one(2), "through another node");
+    cluster.start(NodeId(1)).await;
+    cluster.cut(NodeId(1), false);
+    assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3), "a node that came back serves");
+    assert_eq!(uid_next(cluster.node(1), ann).await, Ok(Uid(4)));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_cut_off_answers_nothing_stale() {
+    let (cluster, ann) = Cluster::found("cut").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    assert_eq!(uid_next(cluster.node(1), ann).await, Ok(Uid(2)));
+    cluster.cut(NodeId(1), true);
+    // The old holder is asked all the time, while another takes over.
+    let old = cluster.node(1).local.clone();
+    let router = cluster.node(1).router.clone();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let asking = tokio::spawn(async move {
+        loop {
+            let asked = Instant::now();
+            let body = Request::Status(StatusRequest { name: MailboxName::inbox() });
+            let call = router.call(Call { owner: ann, actor: ann, request: None, view: None, body });
+            if let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_millis(200), call).await {
+                let _ = told.send((asked, answer.outcome));
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(uid(cluster.node(2), append(ann, 2)).await, one(2));
+    let acknowledged = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut answers = 0;
+    while let Ok((asked, outcome)) = heard.try_recv() {
+        let Ok(Reply::Status(status)) = outcome else { panic!("{outcome:?}") };
+        assert!(asked < acknowledged || status.uid_next == Uid(3), "a stale answer, asked {:?} after the other's", asked - acknowledged);
+        answers += 1;
+    }
+    assert!(answers > 0, "while its promises held it answered");
+    assert!(!old.support.trusted(old.support.boot()));
+    cluster.cut(NodeId(1), false);
+    let healed = Instant::now();
+    while uid_next(cluster.node(1), ann).await != Ok(Uid(3)) {
+        assert!(healed.elapsed() < Duration::from_secs(10));
+    }
+    asking.abort();
+    let boot = old.support.boot();
+    assert!(boot > Boot(1), "its ownerships of the boot that was withdrawn are over");
+    assert_eq!(old.leader(USERS), cluster.node(2).local.leader(USERS));
+    cluster.end().await;
+}
