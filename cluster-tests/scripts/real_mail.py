@@ -13,7 +13,7 @@ second node by APPEND, in order. Then the last node is asked for everything.
 It passes, and exits 0, when
   * every mail was acknowledged, and each APPENDUID is the next UID;
   * the last node lists exactly the UIDs 1 … UIDNEXT - 1 (the accounts may hold mail already, but none was ever removed);
-  * SHA-256 and size of every mail are those of what was sent (LMTP's own Return-Path and Received taken off);
+  * SHA-256 and size of every mail are those of what was sent (Return-Path and Received taken off where LMTP is set to add them);
   * STATUS says the same.
 
 Prints one JSON document of figures. Needs Python 3.9 and nothing else; changes nothing but the accounts' INBOXes.
@@ -199,9 +199,8 @@ def check(ready, user, mails, first):
         stored, sent = response[1], mails[uid - first]
         if size != len(stored):
             faults.append(f"{user} UID {uid}: RFC822.SIZE {size}, but {len(stored)} bytes")
-        if (uid - first) % 2 == 0:
-            trace = TRACE.match(stored)
-            stored = stored[trace.end() :] if trace else b"no trace header\r\n" + stored
+        if (uid - first) % 2 == 0 and len(stored) != len(sent) and (trace := TRACE.match(stored)):
+            stored = stored[trace.end() :]
         if hashlib.sha256(stored).digest() != hashlib.sha256(sent).digest():
             faults.append(f"{user} UID {uid}: {len(stored)} bytes differ from the {len(sent)} sent")
     if seen != set(range(first, end)):
