@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 700;
 
 /// Crates that know nothing of runtimes, storage, network or consensus.
-const PURE: [&str; 10] = ["ids", "mail-api", "mailbox-state", "cluster-state", "routing", "formats", "mime", "imap", "lmtp", "pop3"];
+const PURE: &[&str] = &["ids", "mail-api", "mailbox-state", "cluster-state", "routing", "formats", "mime", "imap", "lmtp", "pop3"];
 /// What they must not reach, not even through others.
-const IMPURE: [&str; 12] =
-    ["tokio", "sled", "tonic", "openraft", "axum", "hyper", "rustls", "rand", "mio", "socket2", "prometheus-client", "tokio-rustls"];
+const IMPURE: &[&str] =
+    &["tokio", "sled", "tonic", "openraft", "axum", "hyper", "rustls", "rand", "mio", "socket2", "prometheus-client", "tokio-rustls"];
 
 /// Crates from the bottom to the top: each uses only crates that stand before it.
-const ORDER: [&str; 22] = [
+const ORDER: &[&str] = &[
     "ids",
     "mail-api",
     "mime",
@@ -40,7 +40,7 @@ const ORDER: [&str; 22] = [
 ];
 
 /// Only these may use what they wrap.
-const OWNERS: [(&str, &[&str]); 4] = [("sled", &["tables"]), ("tonic", &["rpc"]), ("prost", &["rpc"]), ("openraft", &["groups", "rpc"])];
+const OWNERS: &[(&str, &[&str])] = &[("sled", &["tables"]), ("tonic", &["rpc"]), ("prost", &["rpc"]), ("openraft", &["groups", "rpc"])];
 
 struct Package {
     /// Its name without `parliament-`; `None` for packages from elsewhere.
@@ -111,7 +111,7 @@ fn what_is_wrapped_is_used_by_its_owner_alone() {
     let packages = packages();
     for package in packages.values() {
         let Some(own) = package.own.as_deref() else { continue };
-        for (wrapped, owners) in OWNERS {
+        for (wrapped, owners) in OWNERS.iter().copied() {
             let uses = package.uses.iter().any(|id| packages[id].name == wrapped);
             assert!(!uses || owners.contains(&own), "{own} uses {wrapped}, which belongs to {owners:?}");
         }
