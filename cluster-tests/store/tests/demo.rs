@@ -13,6 +13,13 @@ use std::time::Duration;
 
 const NODES: usize = 3;
 const READY_WAIT: Duration = Duration::from_secs(60);
+/// How often the power goes, unless `PARLIAMENT_STORE_CUTS` says otherwise.
+const CUTS: usize = 3;
+
+fn losses() -> impl Iterator<Item = Loss> {
+    let told = std::env::var("PARLIAMENT_STORE_CUTS").ok().and_then(|text| text.parse().ok());
+    [Loss::All, Loss::Some].into_iter().cycle().take(told.unwrap_or(CUTS))
+}
 
 fn private_folder(path: &Path) {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).expect("folder");
@@ -29,14 +36,14 @@ fn lay_out(home: &Path, mounted: &Mounted) {
 }
 
 /// Cuts the power of all nodes, so many times.
-async fn cut_all(demo: &Demo, mounted: &Mounted, recorder: &Recorder, losses: &[Loss]) -> Result<(), String> {
+async fn cut_all(demo: &Demo, mounted: &Mounted, recorder: &Recorder) -> Result<(), String> {
     let ids: Vec<&str> = demo.nodes.iter().map(|node| node.id.as_str()).collect();
-    for loss in losses {
+    for loss in losses() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         for id in &ids {
             recorder.nemesis("kill", id, json!({ "reason": "power cut of all" }));
         }
-        mounted.volume.cut(*loss);
+        mounted.volume.cut(loss);
         demo.kill_at_once(&ids).await?;
         mounted.volume.start();
         ids.iter().for_each(|id| recorder.nemesis("start", id, Value::Null));
@@ -65,7 +72,7 @@ async fn judged(demo: &Demo, mounted: &Mounted) -> Result<Value, String> {
     };
     run::note_setup(&recorder, demo, &load.keys(), 9);
     let running = load.start(&recorder);
-    let cut = cut_all(demo, mounted, &recorder, &[Loss::All, Loss::Some, Loss::All]).await;
+    let cut = cut_all(demo, mounted, &recorder).await;
     running.stop().await;
     cut?;
     scan::everything(demo, &accounts, &recorder).await?;
