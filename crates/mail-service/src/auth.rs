@@ -190,7 +190,8 @@ mod tests {
     fn schemes_verify_their_own_hashes_only() {
         let own = hash_password("secret").unwrap();
         assert!(is_known_scheme(&own) && verify(&own, "secret") && !verify(&own, "Secret"));
-        let crypt = "{SHA512-CRYPT}$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO/O817G3uBnIFNjnQJuesI68OTLiBFdcbYEdFCoEOfaS35inz1";
+        // The first test vector of Drepper's specification.
+        let crypt = "{SHA512-CRYPT}$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
         assert!(is_known_scheme(crypt) && verify(crypt, "Hello world!") && !verify(crypt, "hello"));
         assert!(!is_known_scheme("{PLAIN}secret") && !verify("{PLAIN}secret", "secret"));
         assert!(!is_known_scheme("secret") && !verify("secret", "secret"));

@@ -146,11 +146,9 @@ impl Support {
                 let mut withdrawn = self.withdrawn.lock().await;
                 let durable = match withdrawn.get(&node) {
                     Some(floor) if *floor >= boot => Ok(()),
-                    _ => put_note(&self.journal, &withdrawn_note(node), &boot.0.to_le_bytes())
-                        .await
-                        .map(|()| {
-                            withdrawn.insert(node, boot);
-                        }),
+                    _ => put_note(&self.journal, &withdrawn_note(node), &boot.0.to_le_bytes()).await.map(|()| {
+                        withdrawn.insert(node, boot);
+                    }),
                 };
                 WithdrawReply { withdrawn: durable.is_ok(), remaining_ms: SUPPORT_MS }
             }

@@ -11,7 +11,9 @@ use parliament_groups::{AppendStream, CallKind, FrameSink, Group, GroupSet, Grou
 use parliament_groups::{LinkError, PeerLink, Peers, Ports};
 use parliament_ids::{AccountId, BodyHash, Boot, GroupId, NodeId};
 use parliament_journal::{Journal, Options};
-use parliament_mail_service::{BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms, next_boot};
+use parliament_mail_service::{
+    BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms, next_boot,
+};
 use parliament_rpc::{AdminHandler, Appends, Method, PeerHandler, PeerPool, Server, v1};
 use parliament_tables::{GroupTables, TableOptions};
 use std::collections::{BTreeMap, HashMap};
@@ -25,10 +27,21 @@ pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 pub(crate) const USERS: GroupId = GroupId(1);
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
+/// What a wire does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It relays.
+    Open,
+    /// Connections break, and none can be made.
+    Cut,
+    /// Connections stay and carry nothing, as those of a host that was stopped or of a network that drops everything.
+    Frozen,
+}
+
 /// One way from a node to another.
 struct Wire {
     address: String,
-    open: watch::Sender<bool>,
+    way: watch::Sender<Way>,
 }
 
 /// A node at work; its runtime goes with it.
@@ -106,7 +119,7 @@ impl Cluster {
     /// Ends a node's sockets and tasks at once, as its death would.
     pub(crate) async fn kill(&mut self, id: NodeId) {
         let mut node = self.nodes.remove(&id).unwrap();
-        self.cut(id, true);
+        self.set_ways(id, Way::Cut);
         node.groups.shutdown().await;
         if let Some(runtime) = node.runtime.take() {
             runtime.shutdown_background();
@@ -114,11 +127,11 @@ impl Cluster {
         node.journal.close();
     }
 
-    /// Cuts a node off from the others, or joins it again.
-    pub(crate) fn cut(&self, id: NodeId, cut: bool) {
+    /// Sets all ways to and from a node.
+    pub(crate) fn set_ways(&self, id: NodeId, way: Way) {
         for ((from, to), wire) in &self.wires {
             if *from == id || *to == id {
-                wire.open.send_replace(!cut);
+                wire.way.send_replace(way);
             }
         }
     }
@@ -137,24 +150,26 @@ impl Cluster {
 async fn wire(target: std::net::SocketAddr) -> Wire {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (open, is_open) = watch::channel(true);
+    let (way, ways) = watch::channel(Way::Open);
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let mut is_open = is_open.clone();
-            tokio::spawn(async move {
-                if !*is_open.borrow() {
-                    return;
-                }
-                let Ok(mut far) = TcpStream::connect(target).await else { return };
-                let _ = (near.set_nodelay(true), far.set_nodelay(true));
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    _ = is_open.wait_for(|open| !open) => {}
-                }
-            });
+        while let Ok((near, _)) = listener.accept().await {
+            tokio::spawn(relay(near, target, ways.clone()));
         }
     });
-    Wire { address, open }
+    Wire { address, way }
+}
+
+async fn relay(mut near: TcpStream, target: std::net::SocketAddr, mut ways: watch::Receiver<Way>) {
+    if *ways.borrow() == Way::Open {
+        let Ok(mut far) = TcpStream::connect(target).await else { return };
+        let _ = (near.set_nodelay(true), far.set_nodelay(true));
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+            _ = ways.wait_for(|way| *way != Way::Open) => {}
+        }
+        let _ = ways.wait_for(|way| *way != Way::Frozen).await;
+    }
+    let _ = ways.wait_for(|way| *way != Way::Frozen).await;
 }
 
 impl Node {
@@ -188,6 +203,7 @@ impl Node {
         let handler = Arc::new(Handler { local: local.clone(), groups: groups.clone(), runtime: tokio::runtime::Handle::current() });
         let server = Server { peers: handler.clone(), admin: handler, tls: None };
         tokio::spawn(server.run(listener));
+        tokio::spawn(local.bodies.clone().pull_missing());
         groups.runtime().spawn(support.run());
         let up = (local.pool.clone(), groups.clone());
         tokio::spawn(async move {
