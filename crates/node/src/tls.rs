@@ -3,9 +3,9 @@
 use crate::node::{Fatal, fatal};
 use parliament_config::ClusterTls;
 use parliament_rpc::PeerTls;
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::client::WebPkiServerVerifier;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
@@ -58,8 +58,7 @@ mod tests {
 
     fn of(dir: &Path, authority: &str, name: &str) -> PeerTls {
         let dir = dir.join(authority);
-        let files =
-            ClusterTls { ca: dir.join("ca.pem"), cert: dir.join(format!("{name}.pem")), key_file: dir.join(format!("{name}.key")) };
+        let files = ClusterTls { ca: dir.join("ca.pem"), cert: dir.join(format!("{name}.pem")), key_file: dir.join(format!("{name}.key")) };
         load(&files, "acme").unwrap()
     }
 
