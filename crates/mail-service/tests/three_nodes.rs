@@ -1,5 +1,7 @@
 //! What a client is promised while nodes die and are cut off: three nodes in one process over real links.
 
+#![allow(clippy::unwrap_used)]
+
 mod cluster;
 
 use cluster::{Cluster, Node, USERS, Way};
