@@ -7,7 +7,7 @@ use parliament_frontend::{Protocol, SessionState};
 use parliament_groups::Role;
 use parliament_ids::{AccountId, Boot, GroupId, NodeId};
 use parliament_mail_service::unix_seconds;
-use parliament_mailbox_state::view;
+use parliament_mailbox_state::{Command, view};
 use parliament_rpc::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +41,11 @@ pub(crate) enum Question {
         accounts: Vec<u64>,
         fresh: bool,
     },
+    /// Removes all mail of an account that group 0 has deleted.
+    Forget {
+        group: u32,
+        account: u64,
+    },
     HandOver {
         account: u64,
         to: u64,
@@ -69,6 +74,8 @@ pub(crate) enum Reply {
 pub(crate) struct Facts {
     pub(crate) version: String,
     pub(crate) ready: bool,
+    /// It has been up to date with all its groups since its start.
+    pub(crate) caught_up: bool,
     pub(crate) draining: bool,
     /// The boot under which the node holds leases.
     pub(crate) lease_boot: u64,
@@ -144,6 +151,11 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
         Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
         Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
         Question::Accounts { group, accounts, fresh } => account_facts(running, GroupId(*group), accounts, *fresh).await,
+        Question::Forget { group, account } => {
+            let command = Command::DeleteAccount { account: AccountId(*account) };
+            let done = running.local.propose_everywhere(GroupId(*group), &command).await;
+            Reply::Order(if done { Ok(()) } else { Err(format!("group {group} has no quorum")) })
+        }
         Question::HandOver { account, to, to_boot } => {
             let done = running.local.hand_over(AccountId(*account), NodeId(*to), Boot(*to_boot)).await;
             Reply::Order(done.map_err(|unserved| format!("{unserved:?}")))
@@ -198,6 +210,7 @@ fn facts(running: &Running) -> Facts {
     let mut facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: running.unready().is_none(),
+        caught_up: running.is_caught_up(),
         draining: running.is_draining(),
         lease_boot: running.local.support.boot().0,
         boot: running.boot.0,

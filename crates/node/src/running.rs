@@ -140,6 +140,9 @@ impl Running {
     pub(crate) fn set_caught_up(&self) {
         self.caught_up.store(true, Ordering::Release);
     }
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }

@@ -75,6 +75,7 @@ pub(crate) async fn care(running: Arc<Running>, node: Arc<Node>) {
         tokio::select! {
             _ = watermark.tick() => tell_watermark(&running, &node, &mut told).await,
             _ = collect.tick() => {
+                remove_deleted(&running).await;
                 let running = running.clone();
                 let collected = tokio::task::spawn_blocking(move || collect_bodies(&running)).await;
                 if let Ok(count @ 1..) = collected {
@@ -82,6 +83,26 @@ pub(crate) async fn care(running: Arc<Running>, node: Arc<Node>) {
                 }
             }
             _ = ending.changed() => return,
+        }
+    }
+}
+
+/// Removes what is left of accounts that were deleted while their group had no quorum, in the groups led here.
+async fn remove_deleted(running: &Running) {
+    let led = running.local.shards.iter().filter(|(group, _)| running.local.leader(**group) == Some(running.local.me));
+    let mut present: Vec<(GroupId, AccountId)> = Vec::new();
+    for (group, shard) in led {
+        present.extend(view::accounts(shard.group.tables()).unwrap_or_default().into_iter().map(|account| (*group, account)));
+    }
+    // Group 0 knew all of these before their groups did: what it does not know after this was deleted.
+    if present.is_empty() || running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
+        return;
+    }
+    for (group, account) in present {
+        if let Ok(None) = parliament_cluster_state::account(running.local.cluster_tables(), account)
+            && running.local.propose_everywhere(group, &Command::DeleteAccount { account }).await
+        {
+            tracing::info!(%group, %account, "the mail of a deleted account is removed");
         }
     }
 }
@@ -202,7 +223,8 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
         }
         for (group, shard) in &running.local.shards {
             let Some(why) = shard.group.stopped() else { continue };
-            if shard.set_stopped() {
+            // A node that ends stops its groups itself.
+            if !running.is_draining() && shard.set_stopped() {
                 tracing::error!(%group, why, "the group has stopped on this node");
                 running.local.support.renounce();
             }

@@ -64,12 +64,21 @@ pub(crate) fn channel(address: Arc<dyn Fn() -> String + Send + Sync>, tls: Optio
         .connect_with_connector_lazy(connector)
 }
 
+/// What a status says; the first cause where the transport made it, which says little itself.
+fn reason(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    while let Some(next) = cause.and_then(std::error::Error::source) {
+        cause = Some(next);
+    }
+    cause.map_or_else(|| status.message().to_owned(), ToString::to_string)
+}
+
 pub(crate) fn failed(status: &Status) -> LinkError {
     match status.code() {
         tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => LinkError::TimedOut,
         tonic::Code::FailedPrecondition | tonic::Code::Unimplemented => LinkError::Refused(status.message().to_owned()),
-        // The transport tells a failed connect by our own error's text.
-        _ => LinkError::Unreachable(status.message().trim_start_matches("peer unreachable: ").to_owned()),
+        // Our own connector's error comes with its prefix.
+        _ => LinkError::Unreachable(reason(status).trim_start_matches("peer unreachable: ").to_owned()),
     }
 }
 

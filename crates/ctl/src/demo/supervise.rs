@@ -170,7 +170,7 @@ fn greeting(plan: &Plan, nodes: &str, took: Duration, kept: bool) -> String {
     let more = if more.is_empty() { String::new() } else { format!(" … {}", more[more.len() - 1]) };
     let first = &ready.nodes[0];
     format!(
-        "\nParliament is ready after {:.1} s: {} nodes on 127.0.0.1\n\n{nodes}\n\
+        "\nParliament is ready after {:.1} s: {} node{} on 127.0.0.1\n\n{nodes}\n\
          accounts   {}{more}  (the domain may be left out)\n\
          password   {}\n\
          IMAPS CA   {}\n\
@@ -182,6 +182,7 @@ fn greeting(plan: &Plan, nodes: &str, took: Duration, kept: bool) -> String {
          Ctrl-C ends it{}.\n",
         took.as_secs_f64(),
         ready.nodes.len(),
+        if ready.nodes.len() == 1 { "" } else { "s" },
         names.join(", "),
         ready.password,
         ready.ca.display(),

@@ -29,7 +29,8 @@ fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api:
             let state = match &known {
                 None => api::NodeState::Down,
                 Some(facts) if facts.draining => api::NodeState::Draining,
-                Some(facts) if !facts.ready => api::NodeState::Starting,
+                // One that lacks a quorum is up: what it lacks is told by its groups.
+                Some(facts) if !facts.caught_up => api::NodeState::Starting,
                 Some(_) => api::NodeState::Up,
             };
             let recorded = parliament_cluster_state::node(asked.running.local.cluster_tables(), id).ok().flatten();

@@ -47,11 +47,13 @@ pub(super) async fn init(node: &Arc<Node>, request: &api::ClusterInit) -> Outcom
 
 /// What operators are told of a cluster.
 pub(super) fn describe(document: &Document) -> api::Cluster {
+    // A cluster of fewer nodes than wanted copies keeps fewer.
+    let copies = document.placement.iter().skip(1).map(Vec::len).max().unwrap_or(0);
     api::Cluster {
         name: document.name.clone(),
         id: document.cluster.clone(),
         groups: document.groups,
-        replication: document.replication,
+        replication: u8::try_from(copies).unwrap_or(u8::MAX),
         nodes: document.members.iter().map(|member| member.name.clone()).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
