@@ -62,12 +62,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), TableError> {
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// Opens the folder, making it if need be.
+    /// Opens the folder, making it if need be, and makes its name durable; also of one that was there, since who made it may have died
+    /// before that.
     pub(crate) fn open(dir: &Path) -> Result<Self, TableError> {
-        if !dir.is_dir() {
-            fs::create_dir_all(dir).map_err(TableError::io("create", dir))?;
-            sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
-        }
+        fs::create_dir_all(dir).map_err(TableError::io("create", dir))?;
+        sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
         Ok(Self(dir.to_owned()))
     }
     /// The folder of database `number`.

@@ -82,6 +82,10 @@ pub(crate) fn open_existing(directory: &Directory, options: &TableOptions) -> Re
     };
     directory.remove_generating(number)?;
     let opened = Base::open(&directory.database(number), options.cache_bytes);
+    if opened.is_ok() {
+        // Who made the files may have died before their names were durable; from here on flushes rely on them.
+        directory.sync_database(number)?;
+    }
     let redone = opened.and_then(|base| redo(directory, &base).map(|flushed| (base, flushed)));
     redone.map_err(|error| match is_locked(&error) {
         // By another process, or by a snapshot run or a read of an earlier opening in this one: nothing is wrong with the database.
