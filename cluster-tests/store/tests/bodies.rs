@@ -180,12 +180,11 @@ fn worlds(test: &str, seed: u64, loss: impl Fn(&mut Random) -> Loss) {
     let (start, mut tally) = (Instant::now(), Tally::default());
     for number in seed.. {
         world(&mounted, number, &loss, &mut tally).unwrap_or_else(|what| panic!("{what}"));
-        if start.elapsed() > seconds(4) {
+        if start.elapsed() > seconds(4) && tally.lives >= 6 && tally.large > 20 && tally.removed > 0 {
             break;
         }
     }
     println!("{tally:?}");
-    assert!(tally.lives >= 6 && tally.large > 20 && tally.removed > 0, "the runs were too short to prove anything: {tally:?}");
 }
 
 fn world(mounted: &Mounted, seed: u64, loss: &dyn Fn(&mut Random) -> Loss, tally: &mut Tally) -> Result<(), String> {

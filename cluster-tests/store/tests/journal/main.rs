@@ -96,12 +96,11 @@ fn worlds(test: &str, seed: u64, loss: impl Fn(&mut Random) -> Loss) {
     let plan = Plan { mounted: &mounted, sync: true, loss: &loss };
     for number in 0.. {
         plan.world(seed + number, &mut tally).unwrap_or_else(|what| panic!("{what}"));
-        if start.elapsed() > seconds(6) {
+        if start.elapsed() > seconds(6) && tally.lives >= 10 && tally.steps > 500 && tally.rolls > 5 {
             break;
         }
     }
     println!("{tally:?}");
-    assert!(tally.lives >= 10 && tally.steps > 500 && tally.rolls > 5, "the runs were too short to prove anything: {tally:?}");
 }
 
 #[test]
