@@ -195,10 +195,7 @@ impl Picker<'_> {
                 listen_tls: self.addresses("imap.listen_tls")?,
                 imap4rev2: self.flag("imap.imap4rev2")?,
             },
-            pop3: Pop3 {
-                listen: self.addresses("pop3.listen")?,
-                listen_tls: self.addresses("pop3.listen_tls")?,
-            },
+            pop3: Pop3 { listen: self.addresses("pop3.listen")?, listen_tls: self.addresses("pop3.listen_tls")? },
             lmtp: Lmtp {
                 listen: self.addresses("lmtp.listen")?,
                 add_headers: self.flag("lmtp.add_headers")?,
