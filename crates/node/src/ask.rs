@@ -6,6 +6,7 @@ use parliament_ctl::api;
 use parliament_frontend::{Protocol, SessionState};
 use parliament_groups::Role;
 use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_journal::Space;
 use parliament_mail_service::unix_seconds;
 use parliament_mailbox_state::{Command, view};
 use parliament_rpc::Method;
@@ -83,6 +84,8 @@ pub(crate) struct Facts {
     pub(crate) users_held: u64,
     pub(crate) sessions: u64,
     pub(crate) disk_free: u64,
+    /// Too little of it is free to take messages.
+    pub(crate) refuses_bodies: bool,
     pub(crate) uid_regressions: u64,
     pub(crate) missing_bodies: u64,
     pub(crate) groups: BTreeMap<u32, GroupFacts>,
@@ -216,6 +219,7 @@ fn facts(running: &Running) -> Facts {
         boot: running.boot.0,
         sessions: running.frontend.get().map_or(0, |frontend| frontend.registry().list().len() as u64),
         disk_free,
+        refuses_bodies: running.journal.space() >= Space::NoBodies,
         uid_regressions: running.local.counters.uid_regressions.load(std::sync::atomic::Ordering::Relaxed),
         missing_bodies: running.local.bodies.lacking() as u64,
         ..Facts::default()

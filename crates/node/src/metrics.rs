@@ -75,6 +75,8 @@ fn words(name: &str) -> String {
 fn disk(text: &mut Text, node: &Node) {
     if let Ok(stat) = rustix::fs::statvfs(&node.data.path) {
         text.gauge("parliament_disk_size_bytes", "Size of the file system with the data directory.", stat.f_blocks * stat.f_frsize);
+        let refused = node.journal.space() as u64;
+        text.gauge("parliament_disk_refused", "For lack of space: 0 nothing, 1 messages, 2 all but what frees space.", refused);
         text.gauge("parliament_disk_free_bytes", "Free for this node on it.", stat.f_bavail * stat.f_frsize);
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Running {
     pub(crate) started_ms: u64,
     pub(crate) boot: Boot,
     pub(crate) data_dir: std::path::PathBuf,
+    pub(crate) journal: parliament_journal::Journal,
     /// Every group here has been seen up to date with its leader since this start.
     caught_up: AtomicBool,
     draining: AtomicBool,
@@ -86,6 +87,7 @@ impl Running {
             started_ms: boot_ms(),
             boot: node.boot,
             data_dir: node.data.path.clone(),
+            journal: node.journal.clone(),
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             boots: Mutex::default(),

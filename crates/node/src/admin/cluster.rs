@@ -97,6 +97,9 @@ pub(super) async fn status(node: &Arc<Node>) -> Outcome {
         warnings.push(format!("{damaged} damaged bodies wait to be replaced from other nodes"));
     }
     for (id, facts) in &facts {
+        if facts.as_ref().is_some_and(|facts| facts.refuses_bodies) {
+            warnings.push(format!("the disk of {} is nearly full: it takes no messages", asked.running.identity.document.name_of(*id)));
+        }
         for (group, row) in facts.iter().flat_map(|facts| &facts.groups) {
             if let Some(why) = &row.stopped {
                 warnings.push(format!("group {group} has stopped on {}: {why}", asked.running.identity.document.name_of(*id)));
