@@ -1,8 +1,9 @@
 //! One sled database: single records in and out, checked; every panic of sled turned into an error.
 
+use std::fs::File;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,10 @@ impl Drop for Held {
 /// A database.
 pub(crate) struct Base {
     db: Held,
+    /// A descriptor of our own of sled's file. sled's periodic thread syncs too and only logs a failure, and Linux tells a failed write-back
+    /// once per descriptor: that of sled may say yes ever after.
+    file: File,
+    path: PathBuf,
     /// Whether a cut value may exist: spares the look at the old record before each write while none does.
     cut: AtomicBool,
 }
@@ -95,8 +100,10 @@ impl Base {
             .cache_capacity(cache_bytes.max(1 << 20))
             .flush_every_ms(Some(CLEAN_EVERY_MS));
         let db = Held(Some(open_patiently(&config)?));
+        let path = dir.join("db");
+        let file = File::open(&path).map_err(TableError::io("open", &path))?;
         let cut = guarded("open", || db.scan_prefix([PIECE]).next().transpose())?.is_some();
-        Ok(Self { db, cut: AtomicBool::new(cut) })
+        Ok(Self { db, file, path, cut: AtomicBool::new(cut) })
     }
 
     /// The value of a caller's key.
@@ -198,7 +205,8 @@ impl Base {
 
     /// Makes all writes so far durable on the device.
     pub(crate) fn flush(&self) -> Result<(), TableError> {
-        guarded("flush", || self.db.flush()).map(drop)
+        guarded("flush", || self.db.flush())?;
+        self.file.sync_data().map_err(TableError::io("sync", &self.path))
     }
 
     /// Bytes of the database's files.
