@@ -19,7 +19,8 @@ pub enum Action {
     Change,
 }
 
-/// An action that fails with `EIO`. A sync that fails leaves the bytes readable and lost for every later sync.
+/// An action that fails with `EIO`. A sync that fails leaves the bytes readable and lost for every later
+/// sync; each descriptor of that moment is told once.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Which action.

@@ -68,7 +68,8 @@ impl State {
     fn hold(&mut self, node: u64, listing: Vec<(String, u64, bool)>) -> FileHandle {
         let handle = self.next_handle;
         self.next_handle += 1;
-        self.handles.insert(handle, Handle { node, listing });
+        let failures_seen = self.tree.node(node).map_or(0, |node| node.failures);
+        self.handles.insert(handle, Handle { node, failures_seen, listing });
         FileHandle(handle)
     }
 
@@ -115,12 +116,20 @@ impl State {
         Ok(())
     }
 
+    /// As Linux has it: every handle of that moment is told once, whichever of them synced.
+    fn tell_failure(&mut self, handle: FileHandle) -> Result<(), Errno> {
+        let failures = self.held(handle).and_then(|node| Ok(self.tree.node(node)?.failures))?;
+        let held = self.handles.get_mut(&handle.0).ok_or(Errno::EIO)?;
+        if std::mem::replace(&mut held.failures_seen, failures) < failures { Err(Errno::EIO) } else { Ok(()) }
+    }
+
     fn fail_sync(&mut self, node: u64) -> Result<(), Errno> {
+        self.tree.node(node)?.failures += 1;
         match &mut self.tree.node(node)?.kind {
             Kind::File(content) => content.fail_sync(),
             Kind::Folder(folder) => folder.fail_sync(),
         }
-        Err(Errno::EIO)
+        Ok(())
     }
 }
 
@@ -152,8 +161,8 @@ impl Volume {
             return Err(Errno::EIO);
         }
         match state.meet(action, node)? {
-            Verdict::Do => state.sync(node, count),
-            Verdict::Fail => state.fail_sync(node),
+            Verdict::Do => state.sync(node, count).and_then(|()| state.tell_failure(handle)),
+            Verdict::Fail => state.fail_sync(node).and_then(|()| state.tell_failure(handle)),
             Verdict::DoAndCut(loss) => {
                 state.sync(node, count)?;
                 state.lose(loss);

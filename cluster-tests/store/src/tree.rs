@@ -93,6 +93,8 @@ pub(crate) enum Kind {
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) mode: u16,
+    /// How many of its syncs have failed.
+    pub(crate) failures: u64,
     /// A file that stands for a socket.
     pub(crate) socket: bool,
     /// The name it got last.
@@ -102,7 +104,7 @@ pub(crate) struct Node {
 
 impl Node {
     fn new(kind: Kind, mode: u16) -> Self {
-        Self { kind, mode, socket: false, name: String::new(), links: 0 }
+        Self { kind, mode, failures: 0, socket: false, name: String::new(), links: 0 }
     }
 
     pub(crate) fn len(&self) -> u64 {

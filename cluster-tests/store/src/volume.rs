@@ -11,6 +11,8 @@ use std::time::Duration;
 /// An open file or folder.
 pub(crate) struct Handle {
     pub(crate) node: u64,
+    /// How many failed syncs of it are known to whoever holds this.
+    pub(crate) failures_seen: u64,
     /// The names of a folder when it was opened, with their kinds.
     pub(crate) listing: Vec<(String, u64, bool)>,
 }

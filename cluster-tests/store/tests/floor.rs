@@ -64,10 +64,12 @@ fn faults_space_and_latency() {
     sync(&mounted.path());
     let file = File::options().read(true).write(true).open(&path).expect("open");
 
+    let other = File::open(&path).expect("open");
     volume.fail(Fault { action: Action::Sync, name: "fi", after: 0, times: 1 });
     file.write_all_at(b"SECOND", 0).expect("write");
     assert!(file.sync_data().is_err());
     file.sync_data().expect("a later sync says yes and proves nothing");
+    assert!(other.sync_data().is_err() && other.sync_data().is_ok(), "every descriptor of that moment is told once");
     assert_eq!(fs::read(&path).expect("read"), b"SECOND");
     volume.cut(Loss::All);
     volume.start();
