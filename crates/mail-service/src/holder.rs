@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parliament_bodies::Receipt;
 use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
 use parliament_ids::{GroupId, OpNo, ThreadId};
-use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, Unserved};
+use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, SectionKind, Unserved};
 use parliament_mailbox_state::{NewMessage, Op, OwnerRecord, Refusal, UserCommand};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -127,6 +127,8 @@ impl Local {
         // The boot of the record: the present one may have begun since, and its promises say nothing of this ownership.
         let Some(boot) = record.owner.map(|owner| owner.boot) else { return Err(Unserved::NotHolder { hint: None }) };
         let trusted = || self.support.trusted(boot) && !self.leases.is_yielding(call.owner, record.fence);
+        // Held until the answer is made; whoever waits for it has its own deadline. Nobody closes the semaphore.
+        let _permit = if takes_bodies_apart(&call.body) { self.long_reads.acquire().await.ok() } else { None };
         if trusted() {
             let answer = self.answer(shard, call)?;
             if trusted() {
@@ -191,5 +193,18 @@ impl Local {
         first.copy_from_slice(&hash.as_bytes()[..8]);
         // RFC 8474 wants an id that is never 0-length; 0 is kept for "none".
         ThreadId(u64::from_le_bytes(first).max(1))
+    }
+}
+
+/// True for a page of FETCH or SEARCH that parses messages, not for one that only reads records or a whole body.
+fn takes_bodies_apart(request: &Request) -> bool {
+    match request {
+        Request::Search(_) => true,
+        Request::Fetch(fetch) => {
+            let items = &fetch.items;
+            let parsed = items.envelope || items.body || items.body_structure || items.preview;
+            parsed || items.sections.iter().any(|section| !section.path.is_empty() || section.kind != SectionKind::Whole)
+        }
+        _ => false,
     }
 }

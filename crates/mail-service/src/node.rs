@@ -93,6 +93,8 @@ pub struct Local {
     pub counters: Counters,
     pub(crate) leases: Leases,
     pub(crate) told: Told,
+    /// Reads that take bodies apart, which cost processor time and several times a body's size in memory: one per core at once.
+    pub(crate) long_reads: tokio::sync::Semaphore,
 }
 
 /// The greatest UIDNEXT that this node has told of each mailbox, for as many as fit.
@@ -186,7 +188,9 @@ impl Local {
         thread_key: [u8; 32],
     ) -> Arc<Self> {
         let (counters, leases, told) = (Counters::default(), Leases::default(), Told::default());
-        Arc::new(Self { me, pool, support, cluster, shards, places, bodies, hub, thread_key, counters, leases, told })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let long_reads = tokio::sync::Semaphore::new(cores);
+        Arc::new(Self { me, pool, support, cluster, shards, places, bodies, hub, thread_key, counters, leases, told, long_reads })
     }
 
     /// This node's replica of a group of users.
