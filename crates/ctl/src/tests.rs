@@ -242,7 +242,7 @@ fn the_configurations_socket_is_asked() {
 
 #[test]
 fn an_operator_s_certificate_goes_with_the_configured_cluster() {
-    let mut bench = answering(NODE_LIST, json!(Nodes::default()));
+    let bench = answering(NODE_LIST, json!(Nodes::default()));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("operator.toml");
     let text = "[cluster]\nname = \"acme\"\n[tls.cluster]\nca = \"/a\"\ncert = \"/b\"\nkey_file = \"/c\"\n";
