@@ -197,7 +197,7 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
             fence: record.map_or(0, |record| record.fence.0),
             live: owner.is_some_and(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot)),
             uid_validity,
-            mailboxes: usage.as_ref().map_or(0, |usage| u64::from(usage.mailboxes)),
+            mailboxes: usage.as_ref().map_or(0, |usage| usage.mailboxes),
             messages: usage.as_ref().map_or(0, |usage| usage.messages),
             bytes: usage.as_ref().map_or(0, |usage| usage.storage_bytes),
         })

@@ -228,15 +228,12 @@ mod tests {
                 now += draw(250);
                 let voter = draw(3) as usize;
                 let id = NodeId(voter as u64 + 1);
-                match draw(4) {
-                    0 => {
-                        // The grant is computed now, and its answer may be heard later than anything else.
-                        if books[voter].support(A, Boot(1), now) == Granted::Yes {
-                            own.granted(id, Boot(1), sent);
-                        }
-                    }
-                    1 => taken[voter] |= matches!(books[voter].withdraw(A, Boot(1), now), Withdrawn::Yes { .. }),
-                    _ => {}
+                let what = draw(4);
+                // The grant is computed now, and its answer may be heard later than anything else.
+                if what == 0 && books[voter].support(A, Boot(1), now) == Granted::Yes {
+                    own.granted(id, Boot(1), sent);
+                } else if what == 1 {
+                    taken[voter] |= matches!(books[voter].withdraw(A, Boot(1), now), Withdrawn::Yes { .. });
                 }
                 let majority_gone = taken.iter().filter(|t| **t).count() >= 2;
                 assert!(!(majority_gone && now < own.trusted_until_ms()));
