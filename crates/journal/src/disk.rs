@@ -47,6 +47,19 @@ pub trait Disk: Send + Sync {
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
 }
 
+/// Makes a folder in which a store lives, and every name on the way to it durable, also where an earlier process made one and died
+/// before it was. Ancestors that this user may not read were made by somebody else.
+pub fn make_home(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.create_dir(dir)?;
+    for ancestor in dir.ancestors().skip(2).filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        match disk.sync_dir(ancestor) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
 /// An open file. Offsets and lengths are bytes.
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buffer.len()` bytes; 0 at the end of the file.

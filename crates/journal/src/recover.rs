@@ -118,7 +118,7 @@ struct Found {
 pub(crate) fn open(options: Options) -> Result<(Arc<Core>, Writer), JournalFault> {
     let options = options.clamped();
     let dir = options.dir.clone();
-    options.disk.create_dir(&dir).map_err(JournalFault::disk("create", &dir))?;
+    crate::disk::make_home(&*options.disk, &dir).map_err(JournalFault::disk("create", &dir))?;
     let lock = options.disk.lock(&dir).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => JournalFault::Unusable { path: dir.clone(), what: "another process has it open" },
         _ => JournalFault::disk("lock", &dir)(error),

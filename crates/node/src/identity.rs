@@ -143,6 +143,13 @@ impl DataDir {
     /// Opens or makes the directory (0700), takes its lock, checks its format.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // The journal's opening makes the names on the way to it durable; this one's own is needed before that.
+        match path.parent().map(|parent| File::open(parent).and_then(|dir| dir.sync_all())) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied && error.kind() != io::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            _ => {}
+        }
         let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("LOCK"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other(format!("{} is in use by another process", path.display())))?;
