@@ -8,7 +8,7 @@
 //! | messages whose content can be checked | [`message`] |
 //! | loads, faults, and what they leave behind | [`load`], [`nemesis`], [`history`], [`scan`] |
 //! | verdicts, one file per property | [`checkers`], [`run`] |
-//! | costs | [`bench`], [`usage`] |
+//! | costs | [`mod@bench`], [`usage`] |
 
 pub mod bench;
 pub mod binary;

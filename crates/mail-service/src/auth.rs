@@ -36,7 +36,7 @@ pub fn hash_password(password: &str) -> Result<String, String> {
     Ok(format!("{{ARGON2ID}}{hash}"))
 }
 
-/// True when this credential is one that [`verify`] understands.
+/// True when this credential is one that a login understands.
 #[must_use]
 pub fn is_known_scheme(credential: &str) -> bool {
     let (scheme, hash) = split(credential);

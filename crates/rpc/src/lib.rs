@@ -1,7 +1,7 @@
 //! Between nodes: the only crate that knows tonic and prost.
 //!
 //! Two kinds of connection run from each node to each peer, behind one port and one mutual TLS:
-//! * the **link**: our own length-prefixed frames ([`frame`]) for append messages of all groups, small bodies that ride
+//! * the **link**: our own length-prefixed frames (`frame.rs`) for append messages of all groups, small bodies that ride
 //!   right before their entry, and relayed requests. Throughput lives here: gRPC cost about 45 µs per append in copies.
 //! * **gRPC**: *control* (votes, liveness, membership, operators' commands) and *bulk* (snapshots, large bodies) channels, so
 //!   that neither waits behind 25 MB.
