@@ -90,6 +90,83 @@ async fn restart(demo: &Demo, recorder: &Recorder, nodes: &[&str]) -> Result<(),
     Ok(())
 }
 
+/// Makes one node after the other holder of an account and leader of that account's group and of group 0, and kills it; so many times.
+///
+/// # Errors
+/// As [`kill_in_turn`], and when a node cannot be made all three.
+pub async fn kill_crowned(
+    demo: &Demo,
+    recorder: &Recorder,
+    accounts: &[String],
+    kills: Kills,
+    times: usize,
+    random: &mut Random,
+) -> Result<(), String> {
+    for turn in 0..times {
+        let next = Instant::now() + kills.every;
+        let (victim, account) = (&demo.nodes[turn % demo.nodes.len()].id, random.pick(accounts));
+        crown(demo, victim, account).await?;
+        recorder.nemesis("kill", victim, json!({ "reason": "crowned", "of": account }));
+        demo.kill(victim).await?;
+        tokio::time::sleep(kills.down).await;
+        restart(demo, recorder, &[victim]).await?;
+        tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
+    }
+    Ok(())
+}
+
+/// Until it is so: what is moved first may have moved on when the last is.
+async fn crown(demo: &Demo, node: &str, account: &str) -> Result<(), String> {
+    let until = Instant::now() + READY_WAIT;
+    let mut last = String::new();
+    while Instant::now() < until {
+        let lease = demo.verb(&["lease", "show", account]).await?;
+        let group = lease["group"].as_u64().ok_or("no group in the lease")?;
+        let leaders = demo.leaders().await;
+        let leads = |group: u64| leaders.iter().any(|(led, by)| *led == group && by == node);
+        if lease["holder"] == node && leads(group) && leads(0) {
+            return Ok(());
+        }
+        let group = group.to_string();
+        for words in [
+            ["group", "transfer", "0", "--to", node],
+            ["group", "transfer", &group, "--to", node],
+            ["lease", "move", account, "--to", node],
+        ] {
+            if let Err(error) = demo.verb(&words).await {
+                last = error;
+            }
+        }
+    }
+    Err(format!("{node} could not be made holder of {account} and leader: {last}"))
+}
+
+/// Stops the process of a holder where it stands for `length`, lets it go on, and waits until it is ready again; so many times.
+///
+/// # Errors
+/// As [`kill_in_turn`].
+pub async fn pause_holders(
+    demo: &Demo,
+    recorder: &Recorder,
+    accounts: &[String],
+    length: Duration,
+    times: usize,
+    random: &mut Random,
+) -> Result<(), String> {
+    for _ in 0..times {
+        let (victim, reason, of) = choose(demo, accounts, "holder", random).await;
+        recorder.nemesis("pause", &victim, json!({ "reason": format!("paused {reason}"), "of": of }));
+        demo.pause(&victim).await?;
+        tokio::time::sleep(length).await;
+        recorder.nemesis("resume", &victim, Value::Null);
+        demo.resume(&victim).await?;
+        demo.wait_ready(&victim, READY_WAIT).await?;
+        recorder.nemesis("ready", &victim, Value::Null);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    Ok(())
+}
+
 /// Kills all nodes at once, starts them, waits until all are ready, and lets the load run for `between`; so many times.
 ///
 /// # Errors

@@ -19,6 +19,10 @@ pub enum Faults {
     Kills(Kills, Duration),
     /// All are killed at once, so many times, with a load of so long in between.
     AllAtOnce(usize, Duration),
+    /// So many times the node that holds an account and leads its group and group 0 is killed.
+    Crowned(Kills, usize),
+    /// So many times a holder is stopped for so long and goes on.
+    Paused(usize, Duration),
 }
 
 /// A run.
@@ -91,6 +95,8 @@ pub async fn carry_out(demo: &Demo, plan: &Plan) -> Result<Outcome, String> {
     let faults = match plan.faults {
         Faults::Kills(kills, time) => nemesis::kill_in_turn(demo, &recorder, &accounts, kills, time, &mut random).await,
         Faults::AllAtOnce(times, between) => nemesis::kill_all(demo, &recorder, times, between).await,
+        Faults::Crowned(kills, times) => nemesis::kill_crowned(demo, &recorder, &accounts, kills, times, &mut random).await,
+        Faults::Paused(times, length) => nemesis::pause_holders(demo, &recorder, &accounts, length, times, &mut random).await,
     };
     if faults.is_ok() {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -152,6 +158,7 @@ pub fn summary(document: &Value) -> String {
             three["p50"], three["p99"], three["max"], three["of"]
         ));
     }
+    text.push_str(&format!("sessions that broke at a living node {}\n", costs["broken_sessions"]));
     let names = [
         ("durable", "lost"),
         ("no_duplicate", "duplicates"),

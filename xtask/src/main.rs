@@ -14,7 +14,8 @@ cargo xtask check    formatting, clippy and documentation without a warning, tid
 cargo xtask test     check, then all tests of all crates, those with real processes included
 cargo xtask fix      formats, and lets clippy mend what it can
 cargo xtask bench    [--against dovecot] [--only parliament|dovecot] [--seconds S] [--rounds N] [--row NAME] [--json]
-cargo xtask chaos    [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES] [--history FILE] [--json]";
+cargo xtask chaos    [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES] [--history FILE] [--json]
+cargo xtask chaos    --judge FILE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,15 +1,18 @@
 //! `cargo xtask chaos`: a demo of three nodes under load, nodes killed with signal 9 all the while, and a verdict: exit code 0 when
 //! every property holds, 1 when one does not, 2 when the run could not be carried out.
 
+use parliament_cluster_tests::checkers;
 use parliament_cluster_tests::demo::{Demo, Options};
+use parliament_cluster_tests::history::History;
 use parliament_cluster_tests::nemesis::Kills;
 use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
-use std::path::PathBuf;
+use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const USAGE: &str =
-    "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES] [--history FILE] [--json]";
+const USAGE: &str = "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES] [--history FILE] [--json]\n\
+     cargo xtask chaos --judge FILE    judges the history of an earlier run again";
 
 #[derive(Debug)]
 struct Arguments {
@@ -19,14 +22,28 @@ struct Arguments {
     accounts: usize,
     pause: u64,
     all_at_once: Option<usize>,
+    crowned: Option<usize>,
+    paused: Option<usize>,
     history: Option<PathBuf>,
+    judge: Option<PathBuf>,
     json: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
-    let mut found =
-        Arguments { minutes: 5.0, seed: now, clients: 32, accounts: 8, pause: 25, all_at_once: None, history: None, json: false };
+    let mut found = Arguments {
+        minutes: 5.0,
+        seed: now,
+        clients: 32,
+        accounts: 8,
+        pause: 25,
+        all_at_once: None,
+        crowned: None,
+        paused: None,
+        history: None,
+        judge: None,
+        json: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value\n{USAGE}"));
@@ -38,7 +55,10 @@ fn arguments() -> Result<Arguments, String> {
             "--accounts" => found.accounts = value()?.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(bad)?,
             "--pause" => found.pause = value()?.parse().map_err(|_| bad())?,
             "--all-at-once" => found.all_at_once = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
+            "--crowned" => found.crowned = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
+            "--paused" => found.paused = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
             "--history" => found.history = Some(value()?.into()),
+            "--judge" => found.judge = Some(value()?.into()),
             "--json" => found.json = true,
             _ => return Err(format!("unknown: {word}\n{USAGE}")),
         }
@@ -59,15 +79,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// The properties and costs of a history that is kept; whether the replicas were equal is not in it.
+fn judge(file: &Path) -> Result<bool, String> {
+    let history = History::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let (lawful, properties) = checkers::judge(&history);
+    let costs = checkers::pauses::measure(&history).to_json();
+    println!("{:#}", json!({ "holds": lawful, "costs": costs, "properties": properties }));
+    Ok(lawful)
+}
+
 async fn chaos(arguments: &Arguments) -> Result<bool, String> {
+    if let Some(file) = &arguments.judge {
+        return judge(file);
+    }
     let history =
         arguments.history.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("parliament-history-{}.jsonl", arguments.seed)));
     eprintln!("seed {}, history in {}", arguments.seed, history.display());
     let mut demo = Demo::start(&Options { users: arguments.accounts, ..Options::default() }).await?;
     eprintln!("the demo was ready after {:?}", demo.ready_after);
-    let faults = match arguments.all_at_once {
-        Some(times) => Faults::AllAtOnce(times, Duration::from_secs(3)),
-        None => Faults::Kills(Kills::default(), Duration::from_secs_f64(arguments.minutes * 60.0)),
+    let faults = match (arguments.all_at_once, arguments.crowned, arguments.paused) {
+        (None, None, None) => Faults::Kills(Kills::default(), Duration::from_secs_f64(arguments.minutes * 60.0)),
+        (Some(times), None, None) => Faults::AllAtOnce(times, Duration::from_secs(3)),
+        (None, Some(times), None) => Faults::Crowned(Kills::default(), times),
+        (None, None, Some(times)) => Faults::Paused(times, Duration::from_secs(20)),
+        _ => return Err(format!("one kind of fault at a time\n{USAGE}")),
     };
     let plan = Plan {
         faults,

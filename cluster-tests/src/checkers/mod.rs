@@ -75,11 +75,11 @@ pub(crate) mod planted {
     pub(crate) const KEY: &str = "ann/INBOX";
 
     /// A history that is built entry by entry, 1 ms apart.
-    pub(crate) struct Story(History, u64);
+    pub(crate) struct Story(History, u64, &'static str);
 
     impl Story {
         pub(crate) fn new() -> Self {
-            let mut story = Self(History::default(), 0);
+            let mut story = Self(History::default(), 0, "s.1");
             story.op(Process::Other("nemesis".into()), Kind::Info, "setup", json!({ "nodes": ["n1", "n2"], "keys": [KEY] }), "");
             story
         }
@@ -88,7 +88,7 @@ pub(crate) mod planted {
             self.1 += 1_000_000;
             let (index, time) = (self.0.ops.len() as u64, self.1);
             let (f, key) = (f.to_owned(), KEY.to_owned());
-            self.0.ops.push(Op { index, time, process, kind, f, key, value, node: node.to_owned(), session: "s".to_owned() });
+            self.0.ops.push(Op { index, time, process, kind, f, key, value, node: node.to_owned(), session: self.2.to_owned() });
         }
 
         pub(crate) fn begin(&mut self, process: u64, f: &str, value: Value) -> &mut Self {
@@ -104,6 +104,12 @@ pub(crate) mod planted {
         pub(crate) fn fault(&mut self, f: &str, node: &str) -> &mut Self {
             self.op(Process::Other("nemesis".into()), Kind::Info, f, json!({ "reason": "random" }), node);
             self.0.ops.last_mut().expect("just made").key = node.to_owned();
+            self
+        }
+
+        /// The client goes on in another session.
+        pub(crate) fn session(&mut self, session: &'static str) -> &mut Self {
+            self.2 = session;
             self
         }
 

@@ -12,6 +12,8 @@ pub struct Pauses {
     pub gaps: Vec<u64>,
     /// For each kill the longest of these, sorted.
     pub worst: Vec<u64>,
+    /// Sessions that broke although their node lived.
+    pub broken: u64,
     /// Kills by their reason.
     pub kills: BTreeMap<String, u64>,
     /// Messages in flight at kills, all nodes together.
@@ -41,7 +43,7 @@ impl Pauses {
         };
         json!({
             "kills": self.kills, "acknowledged": self.acknowledged, "in_flight_at_kills": self.in_flight, "unknown": self.unknown,
-            "refused": self.refused, "pause_ms": three(&self.gaps), "worst_pause_per_kill_ms": three(&self.worst),
+            "refused": self.refused, "broken_sessions": self.broken, "pause_ms": three(&self.gaps), "worst_pause_per_kill_ms": three(&self.worst),
         })
     }
 }
@@ -62,7 +64,8 @@ pub fn measure(history: &History) -> Pauses {
         clients.entry(call.session.split('.').next().unwrap_or_default()).or_default().push(call);
     }
     let load_end = calls.iter().filter(|c| c.f != "scan" && c.end < u64::MAX).map(|c| c.end).max().unwrap_or(0);
-    let kills: Vec<_> = history.faults().filter(|op| op.f == "kill").collect();
+    let kills: Vec<_> = history.faults().filter(|op| op.f == "kill" || op.f == "pause").collect();
+    let killed: Vec<(u64, &str)> = kills.iter().map(|op| (op.time, op.key.as_str())).collect();
     for (n, kill) in kills.iter().enumerate() {
         let until = kills.get(n + 1).map_or(u64::MAX, |next| next.time);
         let reason = kill.value.get("reason").and_then(Value::as_str).unwrap_or("random").to_owned();
@@ -74,7 +77,10 @@ pub fn measure(history: &History) -> Pauses {
         if all {
             continue;
         }
-        let gaps: Vec<u64> = clients.values().filter_map(|calls| gap(calls, kill.time, until.min(load_end), &kill.key)).collect();
+        let all_seen: Vec<Seen> =
+            clients.values().filter_map(|calls| seen(calls, &killed, kill.time, until.min(load_end), &kill.key)).collect();
+        pauses.broken += all_seen.iter().map(|seen| seen.broken).sum::<u64>();
+        let gaps: Vec<u64> = all_seen.iter().map(|seen| seen.longest).collect();
         pauses.worst.extend(gaps.iter().max());
         pauses.gaps.extend(gaps);
     }
@@ -83,25 +89,61 @@ pub fn measure(history: &History) -> Pauses {
     pauses
 }
 
+/// Where a client was at an acknowledgement.
+struct Ack<'h> {
+    end: u64,
+    call: &'h Call,
+}
+
+/// What one client saw of a kill.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    longest: u64,
+    broken: u64,
+}
+
+fn note(found: &mut Option<Seen>, wait: u64, broken: bool) {
+    let seen = found.get_or_insert(Seen { longest: 0, broken: 0 });
+    seen.longest = seen.longest.max(wait);
+    seen.broken += u64::from(broken);
+}
+
 /// The longest time between acknowledgements of one client around a kill, where none at all up to `until` counts as one gap up to
-/// there; `None` when it was connected to the victim, or had no acknowledgement before.
-fn gap(calls: &[&Call], kill: u64, until: u64, victim: &str) -> Option<u64> {
+/// there; `None` when it was connected to the victim, or had no acknowledgement before. A client that left its node of its own accord, or
+/// whose own node was killed later, waited for no survivor: the time is counted up to there.
+fn seen(calls: &[&Call], kills: &[(u64, &str)], kill: u64, until: u64, victim: &str) -> Option<Seen> {
     let last = calls.iter().rfind(|c| c.start < kill)?;
     if last.node == victim {
         return None;
     }
-    let acks: Vec<u64> = calls.iter().filter(|c| c.outcome == Kind::Ok).map(|c| c.end).collect();
-    let from = acks.partition_point(|end| *end < kill);
-    let mut before = *acks.get(from.checked_sub(1)?)?;
-    let mut longest = None;
-    for &end in &acks[from..] {
-        if before >= until {
-            break;
+    let acks: Vec<Ack<'_>> = calls.iter().filter(|c| c.outcome == Kind::Ok).map(|call| Ack { end: call.end, call }).collect();
+    let from = acks.partition_point(|ack| ack.end < kill);
+    let mut before = acks.get(from.checked_sub(1)?)?;
+    let mut found: Option<Seen> = None;
+    for ack in &acks[from..] {
+        if before.end >= until {
+            return found;
         }
-        longest = longest.max(Some(end - before));
-        before = end;
+        if ack.call.session == before.call.session {
+            note(&mut found, ack.end - before.end, false);
+        } else {
+            let lost = calls.iter().any(|c| c.session == before.call.session && c.start >= before.end && c.outcome != Kind::Ok);
+            // A kill is noted before it is done: a last acknowledgement may come just after.
+            let own = kills.iter().find(|(time, node)| *node == before.call.node && (before.call.start..ack.end).contains(time));
+            match own {
+                Some((time, _)) => note(&mut found, time.saturating_sub(before.end), false),
+                None if lost => note(&mut found, ack.end - before.end, true),
+                None => {}
+            }
+            // From here on it is a client of another node.
+            return found;
+        }
+        before = ack;
     }
-    longest.or(Some(until.saturating_sub(before)))
+    if found.is_none() {
+        note(&mut found, until.saturating_sub(before.end), false);
+    }
+    found
 }
 
 #[cfg(test)]
@@ -131,6 +173,31 @@ mod tests {
     fn clients_of_the_victim_are_not_counted() {
         let pauses = measure(&Story::new().append("a", 1).fault("kill", "n1").wait(700).append("c", 3).done());
         assert!(pauses.gaps.is_empty());
+    }
+
+    #[test]
+    fn planted_a_session_that_breaks_at_a_node_that_lives() {
+        let mut story = Story::new();
+        story.append("a", 1).fault("kill", "n2").append_ends(0, "b", Kind::Info).session("s.2").wait(3000).append("c", 2);
+        let pauses = measure(&story.done());
+        assert_eq!((pauses.broken, pauses.worst[0] / 1_000_000_000), (1, 3), "{pauses:?}");
+    }
+
+    #[test]
+    fn a_client_that_goes_elsewhere_by_itself_waits_for_no_survivor() {
+        let mut story = Story::new();
+        story.append("a", 1).fault("kill", "n2").append("b", 2).session("s.2").wait(3000).append("c", 3);
+        let pauses = measure(&story.done());
+        assert!(pauses.broken == 0 && pauses.worst[0] < 10_000_000, "{pauses:?}");
+    }
+
+    #[test]
+    fn the_next_kill_of_a_clients_own_node_ends_its_wait() {
+        let mut story = Story::new();
+        story.append("a", 1).fault("kill", "n2").wait(500).append("b", 2).wait(100).fault("kill", "n1");
+        story.append_ends(0, "c", Kind::Info).session("s.2").wait(3000).append("d", 3);
+        let pauses = measure(&story.done());
+        assert!(pauses.broken == 0 && (500..510).contains(&(pauses.worst[0] / 1_000_000)), "{pauses:?}");
     }
 
     #[test]

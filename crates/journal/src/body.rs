@@ -18,7 +18,7 @@ struct Place {
 
 impl Journal {
     /// Keeps a body of at most [`limits::JOURNAL_BODY_BYTES_MAX`] bytes. Its frame is queued before that of any entry submitted later, so that
-    /// whoever recovers the entry recovers the body. For a body that is present, `done` comes when everything queued so far is durable.
+    /// whoever recovers the entry recovers the body, and is written with it if that comes soon. For a body that is present, `done` comes when everything queued so far is durable.
     /// The caller vouches that `hash` is the BLAKE3 of `bytes`. Refused with `Busy` or `NoSpace`.
     pub fn put_body(&self, hash: BodyHash, bytes: Bytes, done: Done) {
         if bytes.len() > limits::JOURNAL_BODY_BYTES_MAX {
@@ -50,7 +50,7 @@ impl Journal {
         let stamp = state.next_stamp();
         state.queued_body_bytes += bytes.len() as u64;
         state.pending.insert(hash, Pending { bytes: bytes.clone(), stamp });
-        core.submit(state, [Item::Body { hash, stamp, bytes }], Some(done));
+        core.submit_body(state, Item::Body { hash, stamp, bytes }, done);
     }
 
     /// Length of a body, as soon as it was put; none when it is absent, or its place cannot be read.

@@ -6,14 +6,14 @@ use crate::frame::{BatchHead, FRAMES_START, HEAD, Kind, NO_GROUP, NOTES_GROUP, h
 use crate::fresh::start_segment;
 use crate::index::prefix;
 use crate::segment::{BodyAt, Footer, Header, Loc, Seal, Segment, Tomb};
-use crate::state::{Core, Done, Item, Op, State, Stored};
+use crate::state::{Core, Done, GATHER_MAX, Item, Op, State, Stored};
 use crate::view::View;
 use bytes::Bytes;
 use parliament_ids::BodyHash;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A batch ends here even if more is queued, bytes: those at its front should not wait for all of a flood.
@@ -111,6 +111,9 @@ impl Writer {
     /// Cycles until the journal is closed.
     pub(crate) fn run(mut self) {
         loop {
+            if self.backlog.is_empty() {
+                self.gather();
+            }
             match self.cycle() {
                 Progress::Worked => {}
                 Progress::Stalled => {
@@ -141,6 +144,24 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// While only bodies are queued, waits a moment for the entries that name them.
+    fn gather(&self) {
+        let mut state = self.core.lock();
+        if state.queue.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        while !state.urgent && !state.closing {
+            let rest = GATHER_MAX.saturating_sub(started.elapsed());
+            if rest.is_zero() {
+                break;
+            }
+            state.writer_gathers = true;
+            state = self.core.work.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.writer_gathers = false;
     }
 
     /// Completes the segment at closing, so that damage to its last batch is told from a torn tail at the next start.
@@ -181,6 +202,7 @@ impl Writer {
     fn take(&mut self) -> bool {
         let mut state = self.core.lock();
         let queue = std::mem::take(&mut state.queue);
+        state.urgent = false;
         self.backlog.extend(queue);
         if self.backlog.is_empty() {
             return false;

@@ -389,6 +389,8 @@ fn start(
         queue: Vec::new(),
         marks: Vec::new(),
         writer_waits: false,
+        writer_gathers: false,
+        urgent: false,
         queued_body_bytes: 0,
         stamp: 0,
         groups: view.groups.iter().map(|(group, view)| (*group, GroupState::from_view(view))).collect(),

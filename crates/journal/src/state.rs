@@ -13,6 +13,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a body may wait in the queue for the entry that will name it.
+pub(crate) const GATHER_MAX: Duration = Duration::from_millis(20);
+/// Bytes of bodies from which on the writer waits no longer.
+const GATHERED_BYTES_MAX: u64 = 512 * 1024;
 
 /// Called once, on the journal's writer thread, when what was submitted is durable or never will be. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), JournalFault>) + Send>;
@@ -213,6 +219,10 @@ pub(crate) struct State {
     /// Groups whose commit mark waits for the next batch.
     pub(crate) marks: Vec<u32>,
     pub(crate) writer_waits: bool,
+    /// The writer waits for the entries of the bodies that are queued.
+    pub(crate) writer_gathers: bool,
+    /// True when something is queued that should not wait for more.
+    pub(crate) urgent: bool,
     pub(crate) queued_body_bytes: u64,
     pub(crate) stamp: u32,
     pub(crate) groups: HashMap<u32, GroupState>,
@@ -296,25 +306,52 @@ impl Core {
     }
 
     /// Queues operations; the last one gets the callback. Fails them where the journal is dead or closed.
-    pub(crate) fn submit(&self, mut state: MutexGuard<'_, State>, items: impl IntoIterator<Item = Item>, done: Option<Done>) {
+    pub(crate) fn submit(&self, state: MutexGuard<'_, State>, items: impl IntoIterator<Item = Item>, done: Option<Done>) {
+        if let Some(state) = self.enqueue(state, items, done) {
+            self.wake(state);
+        }
+    }
+
+    /// As [`Core::submit`] for a body, which the writer leaves in the queue until the entry that will name it has come too: one sync
+    /// for both. Not beyond [`GATHERED_BYTES_MAX`], and the writer waits [`GATHER_MAX`] at most.
+    pub(crate) fn submit_body(&self, state: MutexGuard<'_, State>, body: Item, done: Done) {
+        let Some(mut state) = self.enqueue(state, [body], Some(done)) else { return };
+        if state.urgent || state.queued_body_bytes > GATHERED_BYTES_MAX {
+            self.wake(state);
+        } else if std::mem::take(&mut state.writer_waits) {
+            // It goes on to gather, so that the wait has its bound.
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Hands the lock back unless the operations failed.
+    fn enqueue<'s>(
+        &self,
+        mut state: MutexGuard<'s, State>,
+        items: impl IntoIterator<Item = Item>,
+        done: Option<Done>,
+    ) -> Option<MutexGuard<'s, State>> {
         if let Some(fault) = state.refusal() {
             drop(state);
             if let Some(done) = done {
                 done(Err(fault));
             }
-            return;
+            return None;
         }
         state.queue.extend(items.into_iter().map(|item| Op { item, done: None }));
         match state.queue.last_mut() {
             Some(last) if last.done.is_none() => last.done = done,
             _ => state.queue.push(Op { item: Item::Barrier, done }),
         }
-        self.wake(state);
+        Some(state)
     }
 
     /// Wakes the writer if it sleeps.
     pub(crate) fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let sleeping = std::mem::take(&mut state.writer_waits);
+        state.urgent = true;
+        let gathers = std::mem::take(&mut state.writer_gathers);
+        let sleeping = std::mem::take(&mut state.writer_waits) || gathers;
         drop(state);
         if sleeping {
             self.work.notify_one();
