@@ -104,8 +104,9 @@ pub async fn kill_crowned(
 ) -> Result<(), String> {
     for turn in 0..times {
         let next = Instant::now() + kills.every;
-        let (victim, account) = (&demo.nodes[turn % demo.nodes.len()].id, random.pick(accounts));
-        crown(demo, victim, account).await?;
+        let victim = &demo.nodes[turn % demo.nodes.len()].id;
+        let account = held(demo, accounts, random).await?;
+        crown(demo, victim, &account).await?;
         recorder.nemesis("kill", victim, json!({ "reason": "crowned", "of": account }));
         demo.kill(victim).await?;
         tokio::time::sleep(kills.down).await;
@@ -113,6 +114,17 @@ pub async fn kill_crowned(
         tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
     }
     Ok(())
+}
+
+/// An account that somebody holds; what no client has touched yet is held by nobody.
+async fn held(demo: &Demo, accounts: &[String], random: &mut Random) -> Result<String, String> {
+    for _ in 0..accounts.len() * 10 {
+        let account = random.pick(accounts);
+        if demo.holder(account).await.is_some() {
+            return Ok(account.clone());
+        }
+    }
+    Err("nobody holds any account".to_owned())
 }
 
 /// Until it is so: what is moved first may have moved on when the last is.

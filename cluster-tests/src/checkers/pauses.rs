@@ -4,6 +4,10 @@ use crate::history::{Call, History, Kind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// A kill is noted before it is carried out by a command: within this time, nanoseconds, the victim may still acknowledge. It stays
+/// down for much longer.
+const KILL_TAKES: u64 = 250_000_000;
+
 /// What kills cost.
 #[derive(Clone, Debug, Default)]
 pub struct Pauses {
@@ -124,20 +128,21 @@ fn seen(calls: &[&Call], kills: &[(u64, &str)], kill: u64, until: u64, victim: &
         if before.end >= until {
             return found;
         }
-        if ack.call.session == before.call.session {
-            note(&mut found, ack.end - before.end, false);
-        } else {
+        let noted_from = before.call.start.saturating_sub(KILL_TAKES);
+        let own = kills.iter().find(|(time, node)| *node == before.call.node && (noted_from..ack.end).contains(time));
+        if let Some((time, _)) = own {
+            note(&mut found, time.saturating_sub(before.end), false);
+            return found;
+        }
+        if ack.call.session != before.call.session {
             let lost = calls.iter().any(|c| c.session == before.call.session && c.start >= before.end && c.outcome != Kind::Ok);
-            // A kill is noted before it is done: a last acknowledgement may come just after.
-            let own = kills.iter().find(|(time, node)| *node == before.call.node && (before.call.start..ack.end).contains(time));
-            match own {
-                Some((time, _)) => note(&mut found, time.saturating_sub(before.end), false),
-                None if lost => note(&mut found, ack.end - before.end, true),
-                None => {}
+            if lost {
+                note(&mut found, ack.end - before.end, true);
             }
             // From here on it is a client of another node.
             return found;
         }
+        note(&mut found, ack.end - before.end, false);
         before = ack;
     }
     if found.is_none() {

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt};
 use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::Fatal;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult, VoteRequest};
 use parliament_ids::{GroupId, NodeId};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -72,16 +72,16 @@ impl Inbound {
     ///
     /// # Errors
     /// [`Refusal`]; the caller tells the peer and the candidate counts no vote.
-    pub async fn handle_call(&self, group: GroupId, kind: CallKind, request: Bytes) -> Result<Bytes, Refusal> {
+    pub async fn handle_call(&self, peer: NodeId, group: GroupId, kind: CallKind, request: Bytes) -> Result<Bytes, Refusal> {
         let raft = &self.hosted(group)?.raft;
         let stopped = Refusal::NotRunning(group);
         match kind {
             CallKind::Vote => {
-                let answer = raft.vote(wire::decode_vote_request(request)?).await.map_err(|_| stopped)?;
+                let answer = raft.vote(candidates_own(peer, wire::decode_vote_request(request)?)?).await.map_err(|_| stopped)?;
                 Ok(wire::encode_vote_response(&answer))
             }
             CallKind::PreVote => {
-                let answer = raft.pre_vote(wire::decode_vote_request(request)?).await.map_err(|_| stopped)?;
+                let answer = raft.pre_vote(candidates_own(peer, wire::decode_vote_request(request)?)?).await.map_err(|_| stopped)?;
                 Ok(wire::encode_vote_response(&answer))
             }
             CallKind::TransferLeader => {
@@ -121,6 +121,12 @@ impl Inbound {
     pub fn connection(self: &Arc<Self>, peer: NodeId) -> Connection {
         Connection { inbound: self.clone(), peer, lanes: Mutex::new(HashMap::new()) }
     }
+}
+
+/// A candidate asks for itself alone.
+fn candidates_own(peer: NodeId, request: VoteRequest<TypeConfig>) -> Result<VoteRequest<TypeConfig>, CodecError> {
+    let own = request.vote.leader_id.voted_for == peer.0;
+    if own { Ok(request) } else { Err(CodecError { what: "vote", why: "asked for another node" }) }
 }
 
 /// Takes the answer to one append frame. Dropped uncalled when the connection or the node goes first.

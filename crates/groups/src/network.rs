@@ -19,7 +19,7 @@ use openraft::{OptionalSend, RPCTypes};
 use parliament_ids::{GroupId, NodeId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -28,6 +28,18 @@ type RpcError = RPCError<TypeConfig>;
 
 /// A replication stream without any answer for this long is given up. It exceeds the time a follower's gate may wait.
 const STALL: Duration = Duration::from_secs(8);
+
+/// Heartbeats of all groups leave at common moments this far apart: those to one peer then travel in one write, and so do their answers.
+const HEARTBEAT_GRID: Duration = Duration::from_millis(25);
+
+/// The next common moment.
+fn next_on_grid(now: Instant) -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let since = now.saturating_duration_since(*ORIGIN.get_or_init(|| now)).as_micros();
+    let grid = HEARTBEAT_GRID.as_micros();
+    let wait = (grid - since % grid) % grid;
+    now + Duration::from_micros(u64::try_from(wait).unwrap_or(0))
+}
 
 /// Makes clients for the peers of one group.
 pub(crate) struct Network {
@@ -235,6 +247,9 @@ where
     }
 
     async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), LinkError> {
+        if self.client.lane == Lane::Heartbeat {
+            tokio::time::sleep_until(next_on_grid(Instant::now())).await;
+        }
         let head = Head { lane: self.client.lane, seq: self.stream.next_seq() };
         let frame = wire::encode_append(head, request);
         let size = frame.len();
@@ -288,5 +303,23 @@ async fn next_request<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin
     match input {
         Some(input) => input.next().await,
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_leave_at_common_moments() {
+        let now = Instant::now();
+        let first = next_on_grid(now);
+        for late in [1, 3, 24, 25, 26, 60] {
+            let later = now + Duration::from_millis(late);
+            let second = next_on_grid(later);
+            assert!(second >= later && second - later <= HEARTBEAT_GRID);
+            assert_eq!((second - first).as_micros() % HEARTBEAT_GRID.as_micros(), 0);
+            assert_eq!(next_on_grid(second), second, "a moment that is common already");
+        }
     }
 }

@@ -8,7 +8,7 @@ use parliament_bodies::Receipt;
 use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
 use parliament_ids::{GroupId, OpNo, ThreadId};
 use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, SectionKind, Unserved};
-use parliament_mailbox_state::{NewMessage, Op, OwnerRecord, Refusal, UserCommand};
+use parliament_mailbox_state::{Acquire, NewMessage, Op, OwnerRecord, Refusal, UserCommand};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,8 +25,14 @@ struct Stored {
 }
 
 impl Local {
-    /// Serves a request of a user whose lease this node owns, as far as its tables say.
-    pub(crate) async fn serve(self: &Arc<Self>, group: GroupId, call: &Call, deadline: u64) -> Result<Answer, Unserved> {
+    /// Serves a request of a user whose lease this node owns, as far as its tables say, or takes with a change's own entry.
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        group: GroupId,
+        call: &Call,
+        acquire: Option<Acquire>,
+        deadline: u64,
+    ) -> Result<Answer, Unserved> {
         let shard = self.shard(group).ok_or(Unserved::NotHolder { hint: None })?;
         self.counters.served.fetch_add(1, Ordering::Relaxed);
         match &call.body {
@@ -37,7 +43,7 @@ impl Local {
             Request::Append { to, messages } => match self.store_all(shard, messages).await? {
                 Ok(stored) => {
                     let op = Op::Append { to: to.clone(), messages: stored.iter().map(|s| s.message.clone()).collect() };
-                    self.mutate(group, shard, call, op, &stored, deadline).await
+                    self.mutate(group, shard, call, op, &stored, acquire, deadline).await
                 }
                 Err(rejection) => Ok(Answer { outcome: Err(rejection), delta: None }),
             },
@@ -45,17 +51,19 @@ impl Local {
                 Ok(stored) => {
                     let Some(first) = stored.first() else { return Err(Unserved::Busy) };
                     let op = Op::Deliver { to: delivery.to.clone(), message: first.message.clone(), dedupe: delivery.dedupe };
-                    self.mutate(group, shard, call, op, &stored, deadline).await
+                    self.mutate(group, shard, call, op, &stored, acquire, deadline).await
                 }
                 Err(rejection) => Ok(Answer { outcome: Err(rejection), delta: None }),
             },
-            Request::Mutate(mutation) => self.mutate(group, shard, call, Op::Mutate(mutation.clone()), &[], deadline).await,
+            Request::Mutate(mutation) => self.mutate(group, shard, call, Op::Mutate(mutation.clone()), &[], acquire, deadline).await,
             _ => self.read(group, shard, call).await,
         }
     }
 
     /// Proposes until the outcome is known or the deadline passes. `stored` proves that every body the operation names is
-    /// stored on this node ahead of the entry, and keeps it pinned meanwhile.
+    /// stored on this node ahead of the entry, and keeps it pinned meanwhile. The first try takes the lease with `acquire`; it may
+    /// do so even if its outcome stays unknown, and the next ones go by what this replica has applied.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing a proposal needs")]
     async fn mutate(
         self: &Arc<Self>,
         group: GroupId,
@@ -63,6 +71,7 @@ impl Local {
         call: &Call,
         op: Op,
         stored: &[Stored],
+        mut acquire: Option<Acquire>,
         deadline: u64,
     ) -> Result<Answer, Unserved> {
         if call.request.is_none() {
@@ -71,15 +80,18 @@ impl Local {
         debug_assert!(stored.iter().all(|body| body.receipt.hash() == body.message.hash));
         let mut least = OpNo(0);
         loop {
-            let record = self.held(shard, call)?;
+            let (fence, last) = match &acquire {
+                Some(acquire) => (acquire.expect_fence.next(), OpNo(0)),
+                None => self.held(shard, call).map(|record| (record.fence, record.last_op_no))?,
+            };
             let command = UserCommand {
                 account: call.owner,
-                fence: record.fence,
-                op_no: self.leases.next_op(call.owner, record.fence, record.last_op_no.max(least)),
+                fence,
+                op_no: self.leases.next_op(call.owner, fence, last.max(least)),
                 request: call.request,
                 actor: call.actor,
                 time: unix_seconds(),
-                acquire: None,
+                acquire: acquire.take(),
                 op: op.clone(),
             };
             let failed = match self.try_user(group, command).await {

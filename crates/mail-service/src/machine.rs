@@ -5,15 +5,29 @@ use crate::watch::WatchHub;
 use parliament_cluster_state as cluster;
 use parliament_formats::{decode_cluster, decode_users};
 use parliament_groups::Machine;
-use parliament_ids::{AccountId, BodyHash, Fence, OpNo};
-use parliament_mailbox_state::{Applied, Change, Command, Overlay, TableFault, apply, bodies_named};
+use parliament_ids::{AccountId, BodyHash, Boot, Fence, NodeId, OpNo};
+use parliament_mailbox_state::{Applied, Change, Command, Overlay, TableFault, UserCommand, apply, bodies_named};
 use parliament_tables::GroupTables;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
-/// Names a proposal of a holder: no two entries that take effect share one.
-pub(crate) type ProposalKey = (AccountId, Fence, OpNo);
+/// Names a proposal: no two entries share one. Under a fence only its owner proposes, and numbers what it does; but several nodes may
+/// try to take a lease under the same next fence, each with a first number of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ProposalKey {
+    account: AccountId,
+    fence: Fence,
+    op_no: OpNo,
+    taker: Option<(NodeId, Boot)>,
+}
+
+impl ProposalKey {
+    pub(crate) fn of(command: &UserCommand) -> Self {
+        let taker = command.acquire.as_ref().map(|acquire| (acquire.node, acquire.boot));
+        Self { account: command.account, fence: command.fence, op_no: command.op_no, taker }
+    }
+}
 
 /// Told of bodies as entries are applied on this node.
 pub trait BodyEvents: Send + Sync + 'static {
@@ -49,11 +63,11 @@ impl Outcome {
 }
 
 /// A proposer's place in the line; leaving frees it.
-pub struct Waiter {
+pub(crate) struct Waiter {
     machine: Arc<UsersMachine>,
     key: ProposalKey,
     /// Resolves when the entry was applied on this node.
-    pub applied: oneshot::Receiver<Applied>,
+    pub(crate) applied: oneshot::Receiver<Applied>,
 }
 
 impl Drop for Waiter {
@@ -70,7 +84,7 @@ impl UsersMachine {
     }
     /// Waits for the local apply of a proposal that is about to be made.
     #[must_use]
-    pub fn wait(self: &Arc<Self>, key: ProposalKey) -> Waiter {
+    pub(crate) fn wait(self: &Arc<Self>, key: ProposalKey) -> Waiter {
         let (sender, applied) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(key, sender);
         Waiter { machine: self.clone(), key, applied }
@@ -84,7 +98,7 @@ impl Machine for UsersMachine {
         let command = decode_users(command).map_err(|e| TableFault { what: format!("entry {index}: {e}") })?;
         let applied = Arc::new(apply(tables, index, &command)?);
         let key = match &command {
-            Command::User(user) => Some((user.account, user.fence, user.op_no)),
+            Command::User(user) => Some(ProposalKey::of(user)),
             _ => None,
         };
         Ok(Outcome { key, applied, bodies: bodies_named(&command).into() })
@@ -104,6 +118,13 @@ impl Machine for UsersMachine {
                 }
             }
         }
+        self.answer(outcomes);
+    }
+}
+
+impl UsersMachine {
+    /// Tells those who wait here what became of their entries.
+    fn answer(&self, outcomes: &[Outcome]) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for outcome in outcomes {
             if let Some(sender) = outcome.key.and_then(|key| waiting.remove(&key)) {
@@ -125,4 +146,48 @@ impl Machine for ClusterMachine {
     }
 
     fn committed(&self, _: &GroupTables, _: u64, _: &[cluster::Applied]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parliament_formats::encode_users;
+    use parliament_ids::RequestId;
+    use parliament_mailbox_state::{Acquire, Evidence, MemoryTables, Op};
+
+    struct NoEvents;
+    impl BodyEvents for NoEvents {
+        fn applied(&self, _: &[BodyHash]) {}
+        fn referenced(&self, _: BodyHash) {}
+        fn released(&self, _: BodyHash) {}
+    }
+
+    const ANN: AccountId = AccountId(1);
+
+    fn taking(node: u64) -> UserCommand {
+        let acquire = Acquire { node: NodeId(node), boot: Boot(1), expect_fence: Fence(0), evidence: Evidence::Free };
+        let request: Option<RequestId> = None;
+        UserCommand { account: ANN, fence: Fence(1), op_no: OpNo(1), request, actor: ANN, time: 1, acquire: Some(acquire), op: Op::Noop }
+    }
+
+    /// Two nodes take a free lease at once, each with a change of its own in the entry: the one that comes too late must not be told the
+    /// other's outcome.
+    #[test]
+    fn who_takes_a_lease_in_vain_is_not_told_the_takers_answer() {
+        let machine = UsersMachine::new(Arc::new(WatchHub::default()), Arc::new(NoEvents));
+        let mut tables = MemoryTables::new();
+        let mut run = |index, command: &Command| {
+            let mut overlay = Overlay::new(&tables);
+            let outcome = machine.apply(&mut overlay, index, &encode_users(command).unwrap()).unwrap();
+            tables.commit(overlay.into_writes());
+            machine.answer(std::slice::from_ref(&outcome));
+        };
+        run(1, &Command::CreateAccount { account: ANN, uid_validity_floor: 0, time: 1 });
+        let (mut first, mut second) = (machine.wait(ProposalKey::of(&taking(1))), machine.wait(ProposalKey::of(&taking(2))));
+        run(2, &Command::User(taking(1)));
+        assert!(first.applied.try_recv().unwrap().outcome.is_ok());
+        assert!(second.applied.try_recv().is_err(), "nothing is known of the second entry yet");
+        run(3, &Command::User(taking(2)));
+        assert!(second.applied.try_recv().unwrap().outcome.is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! Getting a command into a group's log, wherever its leader is. A proposer's reply is what its *own* replica applied; the
 //! leader's answer only tells how it went there.
 
+use crate::machine::ProposalKey;
 use crate::node::Local;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parliament_cluster_state as cluster;
@@ -66,7 +67,7 @@ impl Local {
     /// Proposes a holder's command once and waits until it was applied here.
     pub(crate) async fn try_user(&self, group: GroupId, command: UserCommand) -> Result<Applied, TryError> {
         let shard = self.shard(group).ok_or(TryError::NotLeader)?;
-        let mut waiter = shard.machine.wait((command.account, command.fence, command.op_no));
+        let mut waiter = shard.machine.wait(ProposalKey::of(&command));
         let entry = users_entry(&Command::User(command))?;
         let sending = self.send_entry(group, entry);
         tokio::select! {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parliament_cluster_state::AccountRecord;
 use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call};
 use parliament_ids::limits::REQUEST_DEADLINE_MS;
-use parliament_ids::{AccountId, Boot, GroupId, MailboxId, NodeId, OpNo};
+use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
 use parliament_mail_api::{Answer, Call, MailService, Rejection, Unserved, Watch};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
@@ -68,6 +68,23 @@ impl Guess {
     }
 }
 
+/// How a lease may be taken.
+enum Prepared {
+    /// This node owns it already.
+    Held,
+    /// Not now, or not from that owner.
+    Denied,
+    Ready(Taking),
+}
+
+/// What an entry needs that takes a lease.
+struct Taking {
+    acquire: Acquire,
+    from: Option<(NodeId, Boot)>,
+    started_ms: u64,
+    _one_at_a_time: tokio::sync::OwnedMutexGuard<()>,
+}
+
 fn rejected(rejection: Rejection) -> Answer {
     Answer { outcome: Err(rejection), delta: None }
 }
@@ -84,7 +101,7 @@ impl Local {
         loop {
             let facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
             let failed = match decide(&facts) {
-                Step::Serve => match self.serve(row.group, &call, deadline).await {
+                Step::Serve => match self.serve(row.group, &call, None, deadline).await {
                     Ok(answer) => return Ok(answer),
                     Err(unserved) => unserved,
                 },
@@ -104,13 +121,14 @@ impl Local {
                         unserved
                     }
                 },
-                Step::Acquire { from } => {
-                    if self.acquire(&row, from, deadline).await {
+                Step::Acquire { from } => match self.acquire_for(&row, from, &call, deadline).await {
+                    Ok(Some(answer)) => return Ok(answer),
+                    Ok(None) => {
                         pause = PAUSE_MS.0;
                         continue;
                     }
-                    Unserved::NotHolder { hint: None }
-                }
+                    Err(unserved) => unserved,
+                },
                 Step::Refuse(hint) => Unserved::NotHolder { hint },
             };
             let refuse_now = relayed_by.is_some() && matches!(failed, Unserved::NotHolder { .. } | Unserved::BodyUnavailable);
@@ -214,62 +232,105 @@ impl Local {
         encode_answer(&self.route(call, Some(from)).await).map_err(|e| e.to_string())
     }
 
-    /// Tries once to take a user's lease; true when this node now owns it.
-    pub(crate) async fn acquire(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> bool {
-        let Some(shard) = self.shard(row.group) else { return false };
-        let lock = self.leases.acquiring(row.id);
-        let _one_at_a_time = lock.lock().await;
-        let started = boot_ms();
-        // Those before may have taken all the time there was.
-        if started >= deadline {
-            return false;
+    /// Takes a user's lease for a call. A change rides in the entry that takes the lease, and is answered; before any other call, and
+    /// for a user whose records are made first, the lease is taken by itself, and there is no answer yet.
+    async fn acquire_for(
+        self: &Arc<Self>,
+        row: &AccountRecord,
+        from: Option<(NodeId, Boot)>,
+        call: &Call,
+        deadline: u64,
+    ) -> Result<Option<Answer>, Unserved> {
+        let denied = Unserved::NotHolder { hint: None };
+        match self.prepare(row, from, deadline).await {
+            Prepared::Held => Ok(None),
+            Prepared::Denied => Err(denied),
+            Prepared::Ready(taking) if call.body.mutates() && taking.acquire.expect_fence != Fence(0) => {
+                let answer = self.serve(row.group, call, Some(taking.acquire.clone()), deadline).await;
+                self.note_taken(row, &taking);
+                answer.map(Some)
+            }
+            Prepared::Ready(taking) => {
+                if self.take(row, &taking).await {
+                    Ok(None)
+                } else {
+                    Err(denied)
+                }
+            }
         }
-        let Ok(mut record) = self.owner_record(shard, row.id) else { return false };
+    }
+
+    /// Gathers what an entry needs that takes the lease from `from`.
+    async fn prepare(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> Prepared {
+        let Some(shard) = self.shard(row.group) else { return Prepared::Denied };
+        let one_at_a_time = self.leases.acquiring(row.id).lock_owned().await;
+        let started_ms = boot_ms();
+        // Those before may have taken all the time there was.
+        if started_ms >= deadline {
+            return Prepared::Denied;
+        }
+        let Ok(mut record) = self.owner_record(shard, row.id) else { return Prepared::Denied };
         if record.is_none() {
             // The account's records are made with its first use; group 0 knows it already.
             let make = Command::CreateAccount { account: row.id, uid_validity_floor: row.uid_validity_floor, time: unix_seconds() };
             if self.propose_users(row.group, &make, deadline).await.is_err() {
-                return false;
+                return Prepared::Denied;
             }
             record = self.owner_record(shard, row.id).ok().flatten();
         }
-        let Some(record) = record else { return false };
+        let Some(record) = record else { return Prepared::Denied };
         let boot = self.support.boot();
-        if record.owner.map(|owner| (owner.node, owner.boot)) == Some((self.me, boot)) {
-            return true;
+        let owner = record.owner.map(|owner| (owner.node, owner.boot));
+        if owner == Some((self.me, boot)) {
+            return Prepared::Held;
         }
-        if record.owner.map(|owner| (owner.node, owner.boot)) != from {
-            return false;
+        if owner != from {
+            return Prepared::Denied;
         }
-        let evidence = match from {
-            None => Evidence::Free,
-            Some((node, boot)) => {
-                let is_heard = self.support.is_live(node) && !self.support.boot_ended(node, boot);
-                let round = deadline.min(boot_ms() + if is_heard { LIVE_OWNER_ROUND_MS } else { WITHDRAWAL_ROUND_MS });
-                match self.support.withdrawals(node, boot, round).await {
-                    Some(voters) => Evidence::Withdrawn { node, boot, voters, of: self.support.voter_count() },
-                    None => return false,
-                }
-            }
-        };
+        let Some(evidence) = self.evidence(from, deadline).await else { return Prepared::Denied };
+        let acquire = Acquire { node: self.me, boot, expect_fence: record.fence, evidence };
+        Prepared::Ready(Taking { acquire, from, started_ms, _one_at_a_time: one_at_a_time })
+    }
+
+    /// That nobody owns the lease, or that a majority of group 0's voters has withdrawn its support from who does.
+    async fn evidence(&self, from: Option<(NodeId, Boot)>, deadline: u64) -> Option<Evidence> {
+        let Some((node, boot)) = from else { return Some(Evidence::Free) };
+        let is_heard = self.support.is_live(node) && !self.support.boot_ended(node, boot);
+        let round = deadline.min(boot_ms() + if is_heard { LIVE_OWNER_ROUND_MS } else { WITHDRAWAL_ROUND_MS });
+        let voters = self.support.withdrawals(node, boot, round).await?;
+        Some(Evidence::Withdrawn { node, boot, voters, of: self.support.voter_count() })
+    }
+
+    /// Takes the lease with an entry that does nothing else, but for the first one of all, which makes the mailboxes that users expect.
+    async fn take(&self, row: &AccountRecord, taking: &Taking) -> bool {
+        let fence = taking.acquire.expect_fence;
         let command = UserCommand {
             account: row.id,
-            fence: record.fence.next(),
-            op_no: OpNo(1),
+            fence: fence.next(),
+            op_no: self.leases.next_op(row.id, fence.next(), OpNo(0)),
             request: None,
             actor: row.id,
             time: unix_seconds(),
-            acquire: Some(Acquire { node: self.me, boot, expect_fence: record.fence, evidence }),
-            op: if record.fence.0 == 0 { Op::Provision } else { Op::Noop },
+            acquire: Some(taking.acquire.clone()),
+            op: if fence.0 == 0 { Op::Provision } else { Op::Noop },
         };
         let tried = self.try_user(row.group, command).await;
-        let held = self.owner_record(shard, row.id).ok().flatten().and_then(|record| record.owner);
-        let mine = held.is_some_and(|owner| owner.node == self.me && owner.boot == boot);
-        if mine {
-            self.count_acquired(from.is_some(), boot_ms() - started);
-            tracing::info!(user = %row.name, fence = %record.fence.next(), epoch = %boot, from = ?from.map(|f| f.0.0), "lease acquired");
-        } else {
+        let mine = self.note_taken(row, taking);
+        if !mine {
             tracing::debug!(user = %row.name, ?tried, "lease not acquired");
+        }
+        mine
+    }
+
+    /// True when this node owns the lease now; counted and told then.
+    fn note_taken(&self, row: &AccountRecord, taking: &Taking) -> bool {
+        let Some(shard) = self.shard(row.group) else { return false };
+        let Acquire { node, boot, expect_fence, .. } = taking.acquire;
+        let held = self.owner_record(shard, row.id).ok().flatten();
+        let mine = held.is_some_and(|record| record.owner.is_some_and(|owner| (owner.node, owner.boot) == (node, boot)));
+        if mine {
+            self.count_acquired(taking.from.is_some(), boot_ms() - taking.started_ms);
+            tracing::info!(user = %row.name, fence = %expect_fence.next(), epoch = %boot, from = ?taking.from.map(|f| f.0.0), "lease acquired");
         }
         mine
     }

@@ -214,7 +214,7 @@ impl Support {
                 let this = self.clone();
                 tokio::spawn(async move { this.ask_support(voter).await });
             }
-            let withdrawn = self.own.lock().unwrap_or_else(PoisonError::into_inner).is_withdrawn();
+            let withdrawn = self.own.lock().unwrap_or_else(PoisonError::into_inner).is_withdrawn(boot_ms());
             if self.renounced.swap(false, Ordering::AcqRel) || withdrawn {
                 match next_boot(&self.journal).await {
                     Ok(boot) => self.begin(boot),

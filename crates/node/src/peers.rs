@@ -90,10 +90,10 @@ impl PeerHandler for Peers {
         v1::AdoptReply { refused }
     }
 
-    async fn raft(&self, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
+    async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
         let running = self.0.running().ok_or(STARTING)?;
         let kind = u8::try_from(kind).ok().and_then(CallKind::from_u8).ok_or("unknown kind of call")?;
-        running.groups.inbound().handle_call(group, kind, payload).await.map_err(|refusal| refusal.to_string())
+        running.groups.inbound().handle_call(from, group, kind, payload).await.map_err(|refusal| refusal.to_string())
     }
 
     async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply {

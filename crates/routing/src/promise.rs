@@ -21,6 +21,8 @@ struct Row {
     /// The greatest boot that ever asked; smaller ones belong to processes that have ended.
     boot: Boot,
     expires_ms: u64,
+    /// The node itself asked, for whatever boot was its last: until then it counts as alive.
+    heard_until_ms: u64,
     /// Boots up to here are never supported again. Journaled by the owner of this book.
     floor: Option<Boot>,
 }
@@ -51,13 +53,18 @@ impl Promises {
     /// [`SUPPORT_MS`]. `floors` are the journaled withdrawals.
     #[must_use]
     pub fn new(now_ms: u64, floors: impl IntoIterator<Item = (NodeId, Boot)>) -> Self {
-        let rows = floors.into_iter().map(|(node, boot)| (node, Row { boot, expires_ms: 0, floor: Some(boot) })).collect();
+        let rows =
+            floors.into_iter().map(|(node, boot)| (node, Row { boot, expires_ms: 0, heard_until_ms: 0, floor: Some(boot) })).collect();
         Self { started_ms: now_ms, rows }
     }
 
     /// A node asks for support of a boot.
     pub fn support(&mut self, node: NodeId, boot: Boot, now_ms: u64) -> Granted {
         let row = self.rows.entry(node).or_default();
+        if boot >= row.boot {
+            // Also one whose boot this voter withdrew while it was cut off: others may support it all the same.
+            row.heard_until_ms = now_ms + SUPPORT_MS;
+        }
         if row.floor.is_some_and(|floor| boot <= floor) || boot < row.boot {
             return Granted::Never;
         }
@@ -90,10 +97,10 @@ impl Promises {
         self.rows.get(&node).map(|row| row.boot)
     }
 
-    /// True while this voter's own promise to the node runs: the node was heard from lately.
+    /// True when the node has asked within [`SUPPORT_MS`].
     #[must_use]
     pub fn is_live(&self, node: NodeId, now_ms: u64) -> bool {
-        self.rows.get(&node).is_some_and(|row| now_ms < row.expires_ms)
+        self.rows.get(&node).is_some_and(|row| now_ms < row.heard_until_ms)
     }
 }
 
@@ -132,10 +139,12 @@ impl OwnSupport {
             self.withdrawn = true;
         }
     }
-    /// True when a voter will never support this boot again: begin a new one (all leases of this one end).
+    /// True when a voter will never support this boot again and the others' promises make no majority: begin a new one (all leases of
+    /// this one end). A voter that was cut off withdraws every other node's boot; while a majority supports this one, nobody can take its
+    /// leases, and to end them for one voter's sake would be a pause for all their users.
     #[must_use]
-    pub fn is_withdrawn(&self) -> bool {
-        self.withdrawn
+    pub fn is_withdrawn(&self, now_ms: u64) -> bool {
+        self.withdrawn && now_ms >= self.trusted_until_ms()
     }
     /// Until when a majority's promises are trusted, ms; at or after it, no local read may be answered.
     #[must_use]
@@ -171,6 +180,19 @@ mod tests {
         assert_eq!(book.withdraw(A, Boot(1), LATE + SUPPORT_MS), Withdrawn::Yes { journal: true });
     }
 
+    /// A voter that was cut off and withdrew everybody must not take them for dead when it is back.
+    #[test]
+    fn a_node_that_asks_counts_as_alive_even_if_its_boot_was_withdrawn_here() {
+        let mut book = Promises::new(0, []);
+        assert_eq!(book.withdraw(A, Boot(1), LATE), Withdrawn::Yes { journal: true });
+        assert!(!book.is_live(A, LATE));
+        assert_eq!(book.support(A, Boot(1), LATE + 1), Granted::Never);
+        assert!(book.is_live(A, LATE + 2) && !book.is_live(A, LATE + 1 + SUPPORT_MS));
+        assert_eq!(book.support(A, Boot(2), LATE + 1), Granted::Yes);
+        assert_eq!(book.support(A, Boot(1), LATE + 9_000), Granted::Never);
+        assert!(!book.is_live(A, LATE + 9_000), "an earlier boot's word is no sign of life");
+    }
+
     #[test]
     fn a_restarted_voter_remembers_its_withdrawals() {
         let mut book = Promises::new(LATE, [(A, Boot(4))]);
@@ -199,9 +221,14 @@ mod tests {
         assert_eq!(own.trusted_until_ms(), 0, "one of three, a stranger and an old boot are no majority");
         own.granted(NodeId(2), Boot(3), 1200);
         assert_eq!(own.trusted_until_ms(), 1000 + SUPPORT_MS * 9 / 10);
+        own.granted(NodeId(3), Boot(3), 1300);
         own.refused(NodeId(1), Boot(3));
-        assert!(own.is_withdrawn());
+        let until = 1200 + SUPPORT_MS * 9 / 10;
+        assert_eq!(own.trusted_until_ms(), until, "two of three still promise");
+        assert!(!own.is_withdrawn(until - 1) && own.is_withdrawn(until));
+        own.refused(NodeId(2), Boot(3));
         assert_eq!(own.trusted_until_ms(), 0);
+        assert!(own.is_withdrawn(0));
     }
 
     #[test]

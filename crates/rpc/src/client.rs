@@ -23,6 +23,7 @@ const BULK_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Peer {
     node: NodeId,
     address: Arc<RwLock<String>>,
+    sender: v1::Sender,
     link: Link,
     control: v1::control_client::ControlClient<Channel>,
     bulk: v1::bulk_client::BulkClient<Channel>,
@@ -74,10 +75,8 @@ impl Peer {
     /// # Errors
     /// [`LinkError`].
     pub async fn raft(&self, group: GroupId, kind: u32, payload: Bytes, timeout: Duration) -> Result<Bytes, LinkError> {
-        let message = v1::RaftRequest { group: group.0, kind, payload };
-        let call = self.control.clone();
-        let mut call = call;
-        within(timeout, call.raft(timed(message, timeout))).await.map(|reply| reply.payload)
+        let message = v1::RaftRequest { group: group.0, kind, payload, sender: Some(self.sender.clone()) };
+        within(timeout, self.control.clone().raft(timed(message, timeout))).await.map(|reply| reply.payload)
     }
     /// Asks for support.
     ///
@@ -103,12 +102,13 @@ impl Peer {
         let local = |e: std::io::Error| LinkError::Refused(format!("snapshot file: {e}"));
         let mut file = tokio::fs::File::open(path).await.map_err(local)?;
         let (sender, stream) = tokio::sync::mpsc::channel(4);
+        let mut me = Some(self.sender.clone());
         let reading = async move {
             let mut head = head;
             loop {
                 let mut bytes = bytes::BytesMut::with_capacity(limits::BODY_PIECE_BYTES);
                 let n = file.read_buf(&mut bytes).await.map_err(local)?;
-                let piece = v1::SnapshotPiece { group: group.0, head: std::mem::take(&mut head), bytes: bytes.freeze() };
+                let piece = v1::SnapshotPiece { group: group.0, head: std::mem::take(&mut head), bytes: bytes.freeze(), sender: me.take() };
                 if sender.send(piece).await.is_err() || n == 0 {
                     return Ok::<(), LinkError>(());
                 }
@@ -184,6 +184,7 @@ async fn within<T>(timeout: Duration, call: impl Future<Output = Result<tonic::R
 /// All peers of a node, by id.
 pub struct PeerPool {
     runtime: tokio::runtime::Handle,
+    sender: v1::Sender,
     hello: Bytes,
     tls: Option<PeerTls>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
@@ -193,7 +194,8 @@ impl PeerPool {
     /// A pool whose links run on `runtime` (the consensus runtime).
     #[must_use]
     pub fn new(runtime: tokio::runtime::Handle, cluster: [u8; 16], node: NodeId, boot: Boot, tls: Option<PeerTls>) -> Self {
-        Self { runtime, hello: hello(cluster, node.0, boot.0), tls, peers: Mutex::new(BTreeMap::new()) }
+        let sender = v1::Sender { cluster_id: Bytes::copy_from_slice(&cluster), node_id: node.0, boot: boot.0 };
+        Self { runtime, sender, hello: hello(cluster, node.0, boot.0), tls, peers: Mutex::new(BTreeMap::new()) }
     }
     /// Adds a peer or changes where it is reached.
     pub fn set(&self, node: NodeId, address: &str) -> Arc<Peer> {
@@ -220,6 +222,7 @@ impl PeerPool {
         Peer {
             node,
             address,
+            sender: self.sender.clone(),
             link: Link::start(&self.runtime, resolve, self.hello.clone(), self.tls.clone()),
             control: v1::control_client::ControlClient::new(control),
             bulk: v1::bulk_client::BulkClient::new(bulk),

@@ -85,6 +85,17 @@ pub(crate) fn failed(status: &Status) -> LinkError {
 #[derive(Clone)]
 struct Peers(Arc<dyn PeerHandler>);
 
+impl Peers {
+    /// The peer that speaks, if its cluster, node and start are admitted as on a link (rule 6).
+    fn admitted(&self, sender: Option<&v1::Sender>) -> Result<NodeId, Status> {
+        let stranger = || Status::failed_precondition("a stranger, or an earlier start of a node");
+        let sender = sender.ok_or_else(stranger)?;
+        let cluster = sender.cluster_id.as_ref().try_into().map_err(|_| stranger())?;
+        let (node, boot) = (NodeId(sender.node_id), Boot(sender.boot));
+        if self.0.admits(cluster, node, boot) { Ok(node) } else { Err(stranger()) }
+    }
+}
+
 fn answer(result: Result<Bytes, String>) -> Result<Response<v1::RaftReply>, Status> {
     result.map(|payload| Response::new(v1::RaftReply { payload })).map_err(Status::failed_precondition)
 }
@@ -103,7 +114,8 @@ impl v1::control_server::Control for Peers {
     }
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         let request = request.into_inner();
-        answer(self.0.raft(GroupId(request.group), request.kind, request.payload).await)
+        let from = self.admitted(request.sender.as_ref())?;
+        answer(self.0.raft(from, GroupId(request.group), request.kind, request.payload).await)
     }
     async fn support(&self, request: Request<v1::SupportRequest>) -> Result<Response<v1::SupportReply>, Status> {
         let request = request.into_inner();
@@ -134,6 +146,7 @@ impl v1::bulk_server::Bulk for Peers {
     async fn snapshot(&self, request: Request<Streaming<v1::SnapshotPiece>>) -> Result<Response<v1::RaftReply>, Status> {
         let mut pieces = request.into_inner();
         let first = pieces.message().await?.ok_or_else(|| Status::failed_precondition("an empty snapshot"))?;
+        self.admitted(first.sender.as_ref())?;
         let number = RECEIVED.fetch_add(1, Ordering::Relaxed);
         let dir = self.0.snapshot_dir(GroupId(first.group)).map_err(Status::failed_precondition)?;
         let mut partial = Partial(Some(dir.join(format!("incoming-{}-{number}.part", first.group))));

@@ -42,8 +42,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn hello(&self) -> v1::HelloReply;
     /// Become a member of a cluster.
     async fn adopt(&self, request: v1::AdoptRequest) -> v1::AdoptReply;
-    /// Votes and leader transfers; see the sender for kinds.
-    async fn raft(&self, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String>;
+    /// Votes and leader transfers of a peer that was admitted; see the sender for kinds.
+    async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String>;
     /// A promise of support.
     async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply;
     /// A withdrawal of support.

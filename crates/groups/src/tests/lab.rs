@@ -107,7 +107,7 @@ impl PeerLink for ChannelLink {
         Box::pin(async move {
             self.net.count(if kind == CallKind::PreVote { "pre-vote" } else { "vote or transfer" });
             let inbound = self.net.inbound(self.me, self.peer)?;
-            let answer = inbound.handle_call(group, kind, request).await.map_err(|e| LinkError::Refused(e.to_string()))?;
+            let answer = inbound.handle_call(self.me, group, kind, request).await.map_err(|e| LinkError::Refused(e.to_string()))?;
             self.net.inbound(self.peer, self.me)?;
             Ok(answer)
         })

@@ -283,9 +283,9 @@ impl PeerHandler for Handler {
     async fn adopt(&self, _: v1::AdoptRequest) -> v1::AdoptReply {
         v1::AdoptReply::default()
     }
-    async fn raft(&self, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
+    async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
         let kind = u8::try_from(kind).ok().and_then(CallKind::from_u8).ok_or("kind")?;
-        self.groups.inbound().handle_call(group, kind, payload).await.map_err(|refusal| refusal.to_string())
+        self.groups.inbound().handle_call(from, group, kind, payload).await.map_err(|refusal| refusal.to_string())
     }
     async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply {
         self.local.support.on_support(node, boot)
