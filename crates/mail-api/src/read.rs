@@ -70,6 +70,19 @@ pub struct FetchItems {
     pub sections: Vec<Section>,
 }
 
+impl FetchItems {
+    /// True when the message must be taken apart.
+    #[must_use]
+    pub const fn need_parsed(&self) -> bool {
+        self.envelope || self.body || self.body_structure || self.preview
+    }
+    /// True when the message's bytes are needed, not only its records.
+    #[must_use]
+    pub fn need_body(&self) -> bool {
+        self.need_parsed() || !self.sections.is_empty()
+    }
+}
+
 /// A section of a message: `BODY[…]<…>`, `BINARY[…]<…>` or `BINARY.SIZE[…]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {

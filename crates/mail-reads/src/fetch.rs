@@ -38,7 +38,7 @@ pub fn fetch_page(
     request: &FetchRequest,
 ) -> Result<Result<FetchPage, Rejection>, ReadError> {
     let mailbox = Mailbox { tables, account, id: request.mailbox };
-    let bodies = needs_body(&request.items);
+    let bodies = request.items.need_body();
     let flags = mailbox.flags(&request.uids, request.changed_since, if bodies { BODY_ROWS_MAX } else { ROWS_MAX })?;
     let mut builder = Builder { items: &request.items, parsing, page: FetchPage::default(), bytes: 0, read: 0, gone: UidSet::new() };
     builder.page.next = flags.next;
@@ -78,15 +78,7 @@ fn missing(request: &FetchRequest, next: Option<Uid>, flags: &[FlagRow], gone: &
 }
 
 fn needs_record(items: &FetchItems) -> bool {
-    items.internal_date || items.save_date || items.size || items.object_ids || needs_body(items)
-}
-
-fn needs_parsed(items: &FetchItems) -> bool {
-    items.envelope || items.body || items.body_structure || items.preview
-}
-
-fn needs_body(items: &FetchItems) -> bool {
-    needs_parsed(items) || !items.sections.is_empty()
+    items.internal_date || items.save_date || items.size || items.object_ids || items.need_body()
 }
 
 /// A page being made.
@@ -137,12 +129,12 @@ impl Builder<'_> {
     fn row(&mut self, flag: &FlagRow, record: &MessageRow) -> Result<Result<FetchRow, Rejection>, ReadError> {
         let mut row = empty_row(*flag);
         fill_from_record(&mut row, record, self.items);
-        if !needs_body(self.items) {
+        if !self.items.need_body() {
             return Ok(Ok(row));
         }
         let mut body = Body::new(record.hash);
         let told = parts(&self.items.sections, record, &mut body, self.parsing)?;
-        if needs_parsed(self.items) {
+        if self.items.need_parsed() {
             let parsed = body.parsed(self.parsing)?;
             let field = |asked: bool, bytes: &Bytes| asked.then(|| BytesField(bytes.clone()));
             row.envelope = field(self.items.envelope, &parsed.envelope);

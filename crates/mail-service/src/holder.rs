@@ -214,8 +214,7 @@ fn takes_bodies_apart(request: &Request) -> bool {
         Request::Search(_) => true,
         Request::Fetch(fetch) => {
             let items = &fetch.items;
-            let parsed = items.envelope || items.body || items.body_structure || items.preview;
-            parsed || items.sections.iter().any(|section| !section.path.is_empty() || section.kind != SectionKind::Whole)
+            items.need_parsed() || items.sections.iter().any(|section| !section.path.is_empty() || section.kind != SectionKind::Whole)
         }
         _ => false,
     }
