@@ -266,7 +266,7 @@ impl Local {
         let held = self.owner_record(shard, row.id).ok().flatten().and_then(|record| record.owner);
         let mine = held.is_some_and(|owner| owner.node == self.me && owner.boot == boot);
         if mine {
-            self.count_acquired(from.is_some(), boot_ms() - started);
+            self.count_acquired(from.map(|(node, _)| node), started);
             tracing::info!(user = %row.name, fence = %record.fence.next(), epoch = %boot, from = ?from.map(|f| f.0.0), "lease acquired");
         } else {
             tracing::debug!(user = %row.name, ?tried, "lease not acquired");
@@ -274,10 +274,12 @@ impl Local {
         mine
     }
 
-    fn count_acquired(&self, taken_over: bool, took_ms: u64) {
-        if taken_over {
+    fn count_acquired(&self, former: Option<NodeId>, started: u64) {
+        if let Some(former) = former {
+            let now = boot_ms();
             self.counters.taken_over.fetch_add(1, Ordering::Relaxed);
-            self.counters.take_over_max_ms.fetch_max(took_ms, Ordering::Relaxed);
+            self.counters.take_over_max_ms.fetch_max(now - started, Ordering::Relaxed);
+            self.counters.taken_from.note(former, now - started, now);
         } else {
             self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         }
