@@ -180,7 +180,7 @@ fn nodes(view: &View) -> Markup {
             div.wide id="wide-nodes" { table {
                 thead { tr {
                     th { "node" } th { "state" } th { "zone" } th.n { "leads" } th.n { "users held" } th.n { "sessions" }
-                    th.n { "disk free" } th.n { "start" } th { "version" } th { "silent since" }
+                    th.n { "disk free" } th.n { "starts" } th { "version" } th { "silent for" }
                 } }
                 tbody { @for node in &view.status.nodes { (node_row(node, node.name == view.status.answered_by)) } }
             } }
