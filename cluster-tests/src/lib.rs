@@ -4,6 +4,7 @@
 //! | topic | modules |
 //! |---|---|
 //! | clients, black box, for any IMAP or LMTP server | [`imap`], [`lmtp`], [`token`] |
+//! | a browser, for the status page | [`browser`] |
 //! | a cluster of real processes on this machine | [`demo`], [`binary`] |
 //! | messages whose content can be checked | [`message`] |
 //! | loads, faults, and what they leave behind | [`load`], [`nemesis`], [`history`], [`scan`] |
@@ -12,6 +13,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod browser;
 pub mod checkers;
 pub mod demo;
 pub mod history;

@@ -9,6 +9,7 @@ mod kills;
 mod mails;
 mod newcomer;
 mod other_server;
+mod page;
 mod paused;
 
 use parliament_cluster_tests::demo::{Demo, Options};

@@ -193,7 +193,7 @@ pub static SETTINGS: &[Setting] = &[
         "http.listen",
         Kind::Addresses,
         Default::Is("[\"127.0.0.1:7480\"]"),
-        "Addresses for /livez, /readyz and /metrics. None of them asks for a password.",
+        "Addresses for the status page, /livez, /readyz and /metrics. None of them asks for a password; the page shows names of users and addresses of clients on loopback addresses only.",
     ),
     setting(
         "peer.listen",

@@ -22,10 +22,15 @@
 //! | [`SESSION_LIST`] | [`Mask`] | [`Sessions`] | never; nodes that do not answer stand in `unreachable` |
 //! | [`SESSION_KICK`] | [`Kick`] | [`Kicked`] | never, likewise |
 //! | [`REPLICATION_STATUS`] | [`Nothing`] | [`Replication`] | never, likewise |
+//! | [`DOCTOR`] | [`Examine`] | [`Exam`] | never: it answers without a quorum and before there is a cluster |
 //! | [`METRICS`] | [`Nothing`] | [`Metrics`] | never: this node's |
 //!
 //! No quorum is `PC201` with exit 69, an outcome not known in time `PC202` with exit 75, an unknown verb `PC200` with exit 64.
 //! Masks know `*` (any text) and `?` (any character), and ignore ASCII case; a mask without a domain also matches names of any domain.
+
+mod exam;
+
+pub use exam::{Certificate, CopyExam, Exam, Examine, Heard, Member, NodeExam};
 
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -78,6 +83,8 @@ verbs! {
     SESSION_KICK = "session.kick";
     /// How far each replica is.
     REPLICATION_STATUS = "replication.status";
+    /// What the asked node, and the others through it, find about themselves and each other.
+    DOCTOR = "doctor";
     /// The asked node's metrics.
     METRICS = "metrics";
 }
@@ -88,6 +95,8 @@ pub const ALREADY_FORMED: &str = "PC210";
 pub const NOT_FORMED: &str = "PC211";
 /// Accounts that one [`USER_IMPORT`] carries at most.
 pub const IMPORT_USERS_MAX: usize = 1000;
+/// Events that one [`Status`] tells at most.
+pub const EVENTS_TOLD_MAX: usize = 50;
 /// Rows that one page of a list holds at most.
 pub const PAGE_ROWS_MAX: u32 = 1000;
 
@@ -297,6 +306,20 @@ pub struct Status {
     /// Anything else the operator should know, one sentence each; each makes the verdict `DEGRADED`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What the asked node has seen happen, the newest first; at most [`EVENTS_TOLD_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// How long ago, ms.
+    pub age_ms: u64,
+    /// `bad`, `change` or `good`.
+    pub tone: String,
+    /// What, as a sentence without its full stop: `n2 stopped answering`.
+    pub text: String,
 }
 
 /// Makes another node a group's leader.

@@ -65,6 +65,13 @@ pub(crate) enum Verb {
     Cluster(ClusterVerb),
     /// The cluster's health; exits 0 healthy, 3 degraded, 69 no quorum.
     Status(StatusArgs),
+    /// Look for what is wrong, also without a quorum; ends in one next step. Exits 0 nothing, 2 warnings, 3 degraded, 65 damage, 69 no
+    /// quorum or no node, 78 configuration.
+    Doctor {
+        /// Write all that was found into this file, as JSON: no passwords, hashes, names of users, subjects or bodies.
+        #[arg(long, value_name = "F")]
+        collect: Option<PathBuf>,
+    },
     /// The cluster's health for Nagios and its kin: one line, exits 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     Check,
     /// Nodes.
@@ -234,7 +241,7 @@ pub(crate) enum ClusterVerb {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Again and again.
+    /// Again and again: in place on a terminal, one document a line with --json.
     #[arg(long)]
     pub(crate) watch: bool,
     /// Every group too.

@@ -5,12 +5,14 @@
 //! node processes of the same program. Nothing here knows how a node works.
 
 pub mod api;
+pub mod certificate;
 mod cli;
 mod credential;
 mod demo;
+pub mod diagnosis;
 mod discover;
 mod error;
-mod output;
+pub mod output;
 mod pki;
 mod terminal;
 mod verbs;

@@ -50,7 +50,8 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A number of bytes for people: `1.5 GiB`.
-pub(crate) fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (0..units.len() - 1).take_while(|i| bytes >> (10 * (i + 1)) > 0).count();
     match step {
@@ -60,7 +61,8 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// A span of time for people: `3h 20m`.
-pub(crate) fn age(seconds: u64) -> String {
+#[must_use]
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),

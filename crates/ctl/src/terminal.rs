@@ -14,6 +14,10 @@ pub struct Terminal {
     pub input: Box<dyn BufRead + Send>,
     /// True when somebody can answer questions.
     pub interactive: bool,
+    /// True when standard output is a screen.
+    pub screen: bool,
+    /// True once nobody reads standard output any more.
+    pub gone: bool,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
@@ -30,13 +34,26 @@ impl Terminal {
             err: Box::new(std::io::stderr()),
             input: Box::new(std::io::BufReader::new(std::io::stdin())),
             interactive: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
+            screen: std::io::stdout().is_terminal(),
+            gone: false,
             env: parliament_config::Sources::of_process(None).env,
         }
     }
 
     /// Prints to standard output. A reader who has gone away is no error.
     pub(crate) fn print(&mut self, text: &str) {
-        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        self.gone |= self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).is_err();
+    }
+
+    /// True once nobody reads standard output any more, so that what prints for ever can end.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Rows of the screen; `None` where standard output is none.
+    pub(crate) fn screen_rows(&self) -> Option<usize> {
+        let size = self.screen.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok());
+        size.map(|size| size.map_or(24, |size| usize::from(size.ws_row)).max(8))
     }
 
     /// Prints to standard error.
@@ -133,6 +150,8 @@ mod tests {
             err: Box::new(std::io::sink()),
             input: Box::new(input.as_bytes()),
             interactive,
+            screen: false,
+            gone: false,
             env: BTreeMap::new(),
         }
     }

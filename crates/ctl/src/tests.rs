@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
 
+mod doctor;
+
 /// Calls that were made: target, verb, request.
 type Calls = Arc<Mutex<Vec<(Target, String, Value)>>>;
 type Answers = Arc<dyn Fn(&Target, &str, &Value) -> Result<Value, AdminError> + Send + Sync>;
@@ -92,11 +94,25 @@ fn answering(verb: &'static str, reply: Value) -> Bench {
 impl Bench {
     fn run(&self, line: &str) -> Outcome {
         let (out, err) = (Buffer::default(), Buffer::default());
+        let code = self.run_with(line, Box::new(out.clone()), Box::new(err.clone()));
+        Outcome { code, out: out.text(), err: err.text() }
+    }
+
+    /// Runs with a standard output of another kind over the one that is returned.
+    fn run_to(&self, line: &str, output: impl FnOnce(Buffer) -> Box<dyn Write + Send>) -> (u8, String) {
+        let out = Buffer::default();
+        let code = self.run_with(line, output(out.clone()), Box::new(std::io::sink()));
+        (code, out.text())
+    }
+
+    fn run_with(&self, line: &str, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> u8 {
         let mut terminal = Terminal {
-            out: Box::new(out.clone()),
-            err: Box::new(err.clone()),
+            out,
+            err,
             input: Box::new(self.input.as_bytes()),
             interactive: self.interactive,
+            screen: false,
+            gone: false,
             env: self.env.clone(),
         };
         let (calls, answers, served) = (self.calls.clone(), self.answers.clone(), self.served.clone());
@@ -110,8 +126,7 @@ impl Bench {
             }),
         };
         let args = std::iter::once("parliament").chain(line.split_whitespace()).map(OsString::from);
-        let code = run_at(args, wiring, &mut terminal);
-        Outcome { code, out: out.text(), err: err.text() }
+        run_at(args, wiring, &mut terminal)
     }
 
     /// Runs against one node of a demo.

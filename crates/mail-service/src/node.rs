@@ -48,6 +48,40 @@ impl Shard {
     }
 }
 
+/// Take-overs from one former holder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakeOvers {
+    /// Leases taken over since this node's start.
+    pub users: u64,
+    /// The longest of the latest run of take-overs, ms.
+    pub took_ms: u64,
+    /// When the latest one was, ms of the boot-time clock.
+    pub at_ms: u64,
+}
+
+/// Take-overs by former holder; as many rows as the cluster has nodes.
+#[derive(Debug, Default)]
+pub struct TakenFrom(Mutex<BTreeMap<NodeId, TakeOvers>>);
+
+impl TakenFrom {
+    /// After so long without one, the next take-over begins a new run, ms.
+    const RUN_GAP_MS: u64 = 5_000;
+
+    pub(crate) fn note(&self, holder: NodeId, took_ms: u64, now_ms: u64) {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.entry(holder).or_default();
+        let same_run = row.users > 0 && now_ms.saturating_sub(row.at_ms) < Self::RUN_GAP_MS;
+        row.took_ms = if same_run { row.took_ms.max(took_ms) } else { took_ms };
+        row.users += 1;
+        row.at_ms = now_ms;
+    }
+    /// All rows.
+    #[must_use]
+    pub fn rows(&self) -> BTreeMap<NodeId, TakeOvers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Counters of this node, all since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -61,6 +95,8 @@ pub struct Counters {
     pub taken_over: AtomicU64,
     /// Longest take-over so far, ms from its start to the lease.
     pub take_over_max_ms: AtomicU64,
+    /// The same by former holder.
+    pub taken_from: TakenFrom,
     /// Reads that went through a barrier because the promises were not enough.
     pub barrier_reads: AtomicU64,
     /// Commands that the state machine refused because of a stale fence.
@@ -240,6 +276,18 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn take_overs_are_counted_by_former_holder_and_run() {
+        let taken = TakenFrom::default();
+        taken.note(NodeId(2), 700, 1_000);
+        taken.note(NodeId(2), 300, 1_500);
+        taken.note(NodeId(3), 100, 1_500);
+        let row = |users, took_ms, at_ms| TakeOvers { users, took_ms, at_ms };
+        assert_eq!(taken.rows(), BTreeMap::from([(NodeId(2), row(2, 700, 1_500)), (NodeId(3), row(1, 100, 1_500))]));
+        taken.note(NodeId(2), 200, 60_000);
+        assert_eq!(taken.rows()[&NodeId(2)], row(3, 200, 60_000), "a new run has its own longest");
+    }
 
     #[test]
     fn a_late_look_at_an_old_fence_gives_no_number_of_the_new_one_twice() {

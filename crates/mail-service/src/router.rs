@@ -329,16 +329,18 @@ impl Local {
         let held = self.owner_record(shard, row.id).ok().flatten();
         let mine = held.is_some_and(|record| record.owner.is_some_and(|owner| (owner.node, owner.boot) == (node, boot)));
         if mine {
-            self.count_acquired(taking.from.is_some(), boot_ms() - taking.started_ms);
+            self.count_acquired(taking.from.map(|(node, _)| node), taking.started_ms);
             tracing::info!(user = %row.name, fence = %expect_fence.next(), epoch = %boot, from = ?taking.from.map(|f| f.0.0), "lease acquired");
         }
         mine
     }
 
-    fn count_acquired(&self, taken_over: bool, took_ms: u64) {
-        if taken_over {
+    fn count_acquired(&self, former: Option<NodeId>, started: u64) {
+        if let Some(former) = former {
+            let now = boot_ms();
             self.counters.taken_over.fetch_add(1, Ordering::Relaxed);
-            self.counters.take_over_max_ms.fetch_max(took_ms, Ordering::Relaxed);
+            self.counters.take_over_max_ms.fetch_max(now - started, Ordering::Relaxed);
+            self.counters.taken_from.note(former, now - started, now);
         } else {
             self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,5 +1,7 @@
 //! What one node asks another for an operator's command: facts that only the other has, and orders that only it can carry out.
 
+use crate::census::census;
+use crate::pulse::Pulse;
 use crate::running::Running;
 use bytes::Bytes;
 use parliament_ctl::api;
@@ -19,12 +21,20 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a replica waits to have seen all that is committed, ms; less than [`TIMEOUT`].
 const BARRIER_MS: u64 = 2_500;
-/// Accounts whose owner records are looked at to count the users held; beyond it the count is a lower bound.
-const COUNTED_MAX: usize = 200_000;
+/// How long a node waits for one that it does not hear of: that one is not expected to answer.
+const SILENT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Sessions of one node that the status page is told of.
+const BOARD_SESSIONS_MAX: usize = 100;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
     Facts,
+    /// What every node asks every other each second.
+    Pulse,
+    /// What the status page shows of a node beyond its facts, and the facts.
+    Board,
+    /// What `doctor` is told of a node.
+    Examine,
     Sessions {
         mask: String,
     },
@@ -62,6 +72,9 @@ pub(crate) enum Question {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Facts(Facts),
+    Pulse(Pulse),
+    Board(Board),
+    Examined(Box<api::NodeExam>),
     Sessions(Vec<api::Session>),
     Count(u64),
     /// The index up to which the replica is applied, and a hash per account.
@@ -104,6 +117,16 @@ pub(crate) struct GroupFacts {
     pub(crate) users: u64,
 }
 
+/// A node as the status page shows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Board {
+    pub(crate) facts: Facts,
+    /// Users by group, holder and the holder's boot; without a holder those that nobody has taken yet.
+    pub(crate) held: Vec<(u32, Option<(u64, u64)>, u64)>,
+    /// At most [`BOARD_SESSIONS_MAX`].
+    pub(crate) sessions: Vec<api::Session>,
+}
+
 /// An account as its group's tables have it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct AccountFacts {
@@ -122,12 +145,17 @@ pub(crate) struct AccountFacts {
 
 /// Asks another node, or this one.
 pub(crate) async fn ask(running: &Arc<Running>, node: NodeId, question: &Question) -> Result<Reply, String> {
+    ask_within(running, node, question, TIMEOUT).await
+}
+
+/// As [`ask`], with another patience.
+pub(crate) async fn ask_within(running: &Arc<Running>, node: NodeId, question: &Question, timeout: Duration) -> Result<Reply, String> {
     if node == running.local.me {
         return Ok(carry_out(running, question).await);
     }
     let peer = running.local.pool.get(node).ok_or("no such node")?;
     let payload = serde_json::to_vec(question).map_err(|e| e.to_string())?;
-    let answer = peer.request(Method::Ask, payload.into(), TIMEOUT).await.map_err(|e| e.to_string())?;
+    let answer = peer.request(Method::Ask, payload.into(), timeout).await.map_err(|e| e.to_string())?;
     serde_json::from_slice(&answer).map_err(|e| e.to_string())
 }
 
@@ -135,6 +163,26 @@ pub(crate) async fn ask(running: &Arc<Running>, node: NodeId, question: &Questio
 pub(crate) async fn ask_all(running: &Arc<Running>, question: &Question) -> Vec<(NodeId, Result<Reply, String>)> {
     let nodes: Vec<NodeId> = running.identity.document.members.iter().map(|member| NodeId(member.id)).collect();
     futures::future::join_all(nodes.into_iter().map(|node| async move { (node, ask(running, node, question).await) })).await
+}
+
+/// As [`ask_all`], but hardly waits for nodes that are silent already: for what people look at again and again.
+pub(crate) async fn ask_all_heard(running: &Arc<Running>, question: &Question, timeout: Duration) -> Vec<(NodeId, Result<Reply, String>)> {
+    let nodes = running.identity.document.members.iter().map(|member| NodeId(member.id));
+    let asked = nodes.map(|node| async move {
+        let timeout = if running.silent_ms(node) > 0 { timeout.min(SILENT_TIMEOUT) } else { timeout };
+        (node, ask_within(running, node, question, timeout).await)
+    });
+    futures::future::join_all(asked).await
+}
+
+/// What each node says of itself; `None` where it does not answer.
+pub(crate) async fn facts_of_all(running: &Arc<Running>) -> BTreeMap<NodeId, Option<Facts>> {
+    let answers = ask_all_heard(running, &Question::Facts, TIMEOUT).await;
+    let one = |(node, answer)| match answer {
+        Ok(Reply::Facts(facts)) => (node, Some(facts)),
+        _ => (node, None),
+    };
+    answers.into_iter().map(one).collect()
 }
 
 /// Answers a peer's question.
@@ -150,7 +198,17 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             let running = running.clone();
             Reply::Facts(tokio::task::spawn_blocking(move || facts(&running)).await.unwrap_or_default())
         }
-        Question::Sessions { mask } => Reply::Sessions(sessions(running, mask)),
+        Question::Pulse => Reply::Pulse(running.pulse()),
+        Question::Board => {
+            let running = running.clone();
+            Reply::Board(tokio::task::spawn_blocking(move || board(&running)).await.unwrap_or_default())
+        }
+        Question::Examine => {
+            let running = running.clone();
+            let examined = tokio::task::spawn_blocking(move || crate::exam::examine_member(&running)).await;
+            examined.map_or_else(|error| Reply::Order(Err(error.to_string())), |exam| Reply::Examined(Box::new(exam)))
+        }
+        Question::Sessions { mask } => Reply::Sessions(sessions(running, mask, usize::MAX)),
         Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
         Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
         Question::Accounts { group, accounts, fresh } => account_facts(running, GroupId(*group), accounts, *fresh).await,
@@ -208,7 +266,14 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
     }
 }
 
+fn board(running: &Running) -> Board {
+    let counted = census(running);
+    let rows = counted.groups.iter().flat_map(|(group, row)| row.held.iter().map(|(holder, users)| (*group, *holder, *users)));
+    Board { facts: facts(running), held: rows.collect(), sessions: sessions(running, "*", BOARD_SESSIONS_MAX) }
+}
+
 fn facts(running: &Running) -> Facts {
+    let counted = census(running);
     let disk_free = rustix::fs::statvfs(&running.data_dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
     let mut facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -217,6 +282,7 @@ fn facts(running: &Running) -> Facts {
         draining: running.is_draining(),
         lease_boot: running.local.support.boot().0,
         boot: running.boot.0,
+        users_held: counted.held_by(running.local.me.0, running.local.support.boot().0),
         sessions: running.frontend.get().map_or(0, |frontend| frontend.registry().list().len() as u64),
         disk_free,
         refuses_bodies: running.journal.space() >= Space::NoBodies,
@@ -226,17 +292,7 @@ fn facts(running: &Running) -> Facts {
     };
     for group in running.group_ids() {
         let Some(metrics) = running.metrics(group) else { continue };
-        let users = running.local.shard(group).map_or(0, |shard| {
-            let tables = shard.group.tables();
-            let accounts = view::accounts(tables).unwrap_or_default();
-            let boot = running.local.support.boot();
-            let mine = |id: &&AccountId| {
-                let owner = view::owner(tables, **id).ok().flatten().and_then(|record| record.owner);
-                owner.is_some_and(|owner| owner.node == running.local.me && owner.boot == boot)
-            };
-            facts.users_held += accounts.iter().take(COUNTED_MAX).filter(mine).count() as u64;
-            accounts.len() as u64
-        });
+        let users = counted.groups.get(&group.0).map_or(0, |row| row.users);
         let row = GroupFacts {
             leads: metrics.role == Role::Leader,
             learner: metrics.role == Role::Learner,
@@ -282,7 +338,7 @@ fn glob(mask: &[u8], text: &[u8]) -> bool {
     mask[m..].iter().all(|c| *c == b'*')
 }
 
-fn sessions(running: &Running, mask: &str) -> Vec<api::Session> {
+fn sessions(running: &Running, mask: &str, limit: usize) -> Vec<api::Session> {
     let Some(frontend) = running.frontend.get() else { return Vec::new() };
     let name = running.identity.document.name_of(running.local.me);
     let now = unix_seconds();
@@ -304,7 +360,7 @@ fn sessions(running: &Running, mask: &str) -> Vec<api::Session> {
             doing: (info.state == SessionState::Busy).then(|| "busy".to_owned()),
         })
     });
-    listed.collect()
+    listed.take(limit).collect()
 }
 
 fn mailbox_name(running: &Running, user: &str, mailbox: parliament_ids::MailboxId) -> String {

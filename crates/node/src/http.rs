@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`.
+//! `/livez`, `/readyz`, `/metrics`, and the status page.
 
 use crate::metrics::render;
 use crate::node::Node;
@@ -7,11 +7,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The routes.
-pub(crate) fn router(node: Arc<Node>) -> Router {
-    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(node)
+/// The routes at one address.
+pub(crate) fn router(node: Arc<Node>, page: &crate::page::Routes, address: SocketAddr) -> Router {
+    let probes = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
+    probes.with_state(node).merge(page.at(address))
 }
 
 /// The process answers: says nothing of quorums, so that no supervisor restarts a node for its peers' faults.

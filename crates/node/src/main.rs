@@ -2,12 +2,17 @@
 
 mod admin;
 mod ask;
+mod census;
+mod events;
+mod exam;
 mod http;
 mod identity;
 mod links;
 mod metrics;
 mod node;
+mod page;
 mod peers;
+mod pulse;
 mod running;
 mod server;
 mod tasks;

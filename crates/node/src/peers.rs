@@ -37,7 +37,8 @@ impl Appends for NoGroups {
     }
 }
 
-const STARTING: &str = "this node is starting";
+/// What a node that cannot serve its peers yet refuses them with.
+pub(crate) const STARTING: &str = "this node is starting";
 
 #[async_trait]
 impl PeerHandler for Peers {

@@ -29,12 +29,16 @@ pub(crate) struct Running {
     pub(crate) started_ms: u64,
     pub(crate) boot: Boot,
     pub(crate) data_dir: std::path::PathBuf,
+    pub(crate) config: parliament_config::Config,
     pub(crate) journal: parliament_journal::Journal,
     /// Every group here has been seen up to date with its leader since this start.
     caught_up: AtomicBool,
     draining: AtomicBool,
     boots: Mutex<BTreeMap<NodeId, Boot>>,
-    seen_ms: Mutex<BTreeMap<NodeId, u64>>,
+    /// What the peers tell.
+    pub(crate) hearsay: crate::pulse::Hearsay,
+    /// Who holds whom, counted.
+    pub(crate) census: crate::census::Cached,
     /// Told when a snapshot was installed: it names bodies that may not be here.
     pub(crate) installed: tokio::sync::Notify,
 }
@@ -87,11 +91,13 @@ impl Running {
             started_ms: boot_ms(),
             boot: node.boot,
             data_dir: node.data.path.clone(),
+            config: node.config.clone(),
             journal: node.journal.clone(),
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             boots: Mutex::default(),
-            seen_ms: Mutex::default(),
+            hearsay: crate::pulse::Hearsay::default(),
+            census: crate::census::Cached::default(),
             installed: tokio::sync::Notify::new(),
         }))
     }
@@ -115,6 +121,8 @@ impl Running {
         node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
         node.runtime.spawn(self.local.bodies.clone().pull_missing());
         node.runtime.spawn(crate::tasks::look_for_missing(self.clone()));
+        node.runtime.spawn(crate::pulse::ask_peers(self.clone()));
+        node.runtime.spawn(crate::pulse::look(self.clone()));
         Ok(())
     }
 
@@ -261,16 +269,6 @@ impl Running {
                 tracing::debug!(%group, %error, "leadership not handed over");
             }
         }
-    }
-
-    /// Seconds since a peer was last seen connected; 0 while it is.
-    pub(crate) fn silent_seconds(&self, node: NodeId) -> u64 {
-        let seen = self.seen_ms.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        (boot_ms() - seen.unwrap_or(self.started_ms)) / 1000
-    }
-    /// A peer is connected now.
-    pub(crate) fn saw(&self, node: NodeId) {
-        self.seen_ms.lock().unwrap_or_else(PoisonError::into_inner).insert(node, boot_ms());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::admin::Operators;
 use crate::node::{Fatal, Node, fatal};
+use crate::page::Routes;
 use crate::peers::Peers;
 use crate::{http, tls};
 use parliament_config::{Config, LogFormat, load};
@@ -113,9 +114,11 @@ async fn listen(node: &Arc<Node>) -> Result<tokio::task::JoinSet<Fatal>, Fatal> 
     tasks.spawn(async move { Fatal { what: "peer port", why: format!("{:?}", server.run(peer).await) } });
     let socket = serve_admin_socket(node.config.admin_socket(), Arc::new(Operators(node.clone())));
     tasks.spawn(async move { Fatal { what: "admin socket", why: format!("{:?}", socket.await) } });
+    // One for all addresses, so that all who look at the page share one look at the cluster.
+    let page = Routes::new(node.clone());
     for address in &node.config.http_listen {
         let listener = TcpListener::bind(address).await.map_err(fatal("http.listen"))?;
-        let router = http::router(node.clone());
+        let router = http::router(node.clone(), &page, *address);
         tasks.spawn(async move { Fatal { what: "http", why: format!("{:?}", axum::serve(listener, router).await) } });
     }
     Ok(tasks)

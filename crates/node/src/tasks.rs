@@ -258,9 +258,6 @@ pub(crate) async fn links(running: Arc<Running>) {
         interval.tick().await;
         for peer in running.local.pool.all() {
             let connected = peer.is_connected();
-            if connected {
-                running.saw(peer.node());
-            }
             if connected && up.insert(peer.node(), true) != Some(true) {
                 running.groups.peer_up(peer.node()).await;
             } else if !connected {

@@ -174,7 +174,7 @@ fn greeting(plan: &Plan, nodes: &str, took: Duration, kept: bool) -> String {
          accounts   {}{more}  (the domain may be left out)\n\
          password   {}\n\
          IMAPS CA   {}\n\
-         metrics    http://{}/metrics\n\n\
+         status     http://{}/  (metrics: /metrics)\n\n\
          In a second terminal:\n  \
          curl -s 'imap://{}/INBOX;MAILINDEX=1' -u 'alice:{}'\n  \
          {program} status\n  \

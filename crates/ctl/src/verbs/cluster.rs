@@ -7,6 +7,7 @@ use crate::error::{AdminError, exit};
 use crate::output::{Report, known, size, table};
 use crate::verdict::{Health, Verdict, verdict};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 pub(crate) async fn cluster(remote: &mut Remote<'_>, verb: ClusterVerb) -> Result<Report, AdminError> {
     match verb {
@@ -40,39 +41,14 @@ pub(crate) async fn cluster(remote: &mut Remote<'_>, verb: ClusterVerb) -> Resul
 }
 
 pub(crate) async fn status(remote: &mut Remote<'_>, args: StatusArgs) -> Result<Report, AdminError> {
-    if !args.watch {
-        return remote.ask(api::STATUS, &Nothing {}).await.map(|status: Status| status_report(&status, args.groups));
+    if args.watch {
+        return Ok(super::watch::watch(remote, args).await);
     }
-    loop {
-        let looked: Result<Status, AdminError> = tokio::select! {
-            looked = remote.ask(api::STATUS, &Nothing {}) => looked,
-            _ = tokio::signal::ctrl_c() => break,
-        };
-        match looked {
-            Ok(status) => watch_print(remote, &status_report(&status, args.groups)),
-            Err(error) => {
-                remote.terminal.error(&error, remote.json);
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(args.interval) => {}
-            _ = tokio::signal::ctrl_c() => break,
-        }
-    }
-    Ok(Report { json: serde_json::Value::Null, text: String::new(), exit: exit::OK })
-}
-
-fn watch_print(remote: &mut Remote<'_>, report: &Report) {
-    if remote.json {
-        remote.terminal.print(&format!("{}\n", report.json));
-    } else {
-        let clear = if remote.terminal.interactive { "\x1b[H\x1b[2J" } else { "" };
-        remote.terminal.print(&format!("{clear}{}", report.text));
-    }
+    remote.ask(api::STATUS, &Nothing {}).await.map(|status: Status| status_report(&status, args.groups))
 }
 
 /// The document is the node's with `verdict` added.
-fn status_report(status: &Status, with_groups: bool) -> Report {
+pub(super) fn status_report(status: &Status, with_groups: bool) -> Report {
     let verdict = verdict(status);
     let mut text = format!("{}\n", verdict.line());
     let told = usize::from(verdict.health == Health::NoQuorum);
@@ -203,13 +179,43 @@ fn group_table(groups: &[Group]) -> String {
 /// Exits 2 when some node did not answer, so that nothing is known of its copies.
 pub(crate) async fn replication(remote: &mut Remote<'_>) -> Result<Report, AdminError> {
     let replication: Replication = remote.ask(api::REPLICATION_STATUS, &Nothing {}).await?;
-    let mut text = replica_table(&replication.replicas);
+    let mut text = format!("{}\n{}\n", in_step(&replication.replicas), copies_table(&replication.replicas));
+    text.push_str(&replica_table(&replication.replicas));
     text.push_str(&format!("\nbodies below quorum: {}\n", replication.bodies_below_quorum));
     if !replication.unreachable.is_empty() {
         text.push_str(&format!("no answer from: {}\n", replication.unreachable.join(", ")));
     }
     let code = if replication.unreachable.is_empty() { exit::OK } else { exit::WARNINGS };
     Ok(Report::new(&replication, text).exit(code))
+}
+
+/// All copies in one sentence.
+fn in_step(replicas: &[api::Replica]) -> String {
+    let count = |is: fn(&Option<u64>) -> bool| replicas.iter().filter(|replica| is(&replica.lag)).count();
+    let (level, unknown) = (count(|lag| *lag == Some(0)), count(Option::is_none));
+    let worst = replicas.iter().filter_map(|replica| replica.lag).max().unwrap_or(0);
+    let mut text = format!("{level} of {} copies have all that is committed", replicas.len());
+    if worst > 0 {
+        text.push_str(&format!("; {} behind, at most {worst} entries", replicas.len() - level - unknown));
+    }
+    if unknown > 0 {
+        text.push_str(&format!("; {unknown} not known"));
+    }
+    text
+}
+
+/// The copies of each node.
+fn copies_table(replicas: &[api::Replica]) -> String {
+    let mut nodes: BTreeMap<&str, Vec<&api::Replica>> = BTreeMap::new();
+    replicas.iter().for_each(|replica| nodes.entry(&replica.node).or_default().push(replica));
+    let row = |(node, copies): (&str, Vec<&api::Replica>)| {
+        let level = copies.iter().filter(|copy| copy.lag == Some(0)).count();
+        let worst = copies.iter().filter_map(|copy| copy.lag).max();
+        // Told of the node as a whole, with each of its copies.
+        let missing = copies.iter().filter_map(|copy| copy.missing_bodies).max();
+        vec![node.to_owned(), copies.len().to_string(), level.to_string(), known(worst), known(missing)]
+    };
+    table(&["NODE", ">COPIES", ">IN STEP", ">LAG", ">MISSING BODIES"], &nodes.into_iter().map(row).collect::<Vec<_>>())
 }
 
 fn replica_table(replicas: &[api::Replica]) -> String {

@@ -1,9 +1,11 @@
 //! What each verb does. Each makes a [`Report`], which is printed here, once.
 
 mod cluster;
+mod doctor;
 mod leases;
 mod local;
 mod users;
+mod watch;
 
 pub(crate) use local::small_config;
 
@@ -33,7 +35,10 @@ pub(crate) fn carry_out(cli: Cli, wiring: Wiring, terminal: &mut Terminal) -> Re
             runtime.block_on(remote(verb, &global, &wiring.connect, terminal))?
         }
     };
-    print(&report, global.json, terminal);
+    // What --watch has to say is printed already.
+    if !report.json.is_null() {
+        print(&report, global.json, terminal);
+    }
     Ok(report.exit)
 }
 
@@ -55,6 +60,10 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, AdminError> {
 
 /// Verbs that ask a node.
 async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut Terminal) -> Result<Report, AdminError> {
+    if let Verb::Doctor { collect } = verb {
+        let asked = doctor::Asked { node: global.node.as_deref(), config: global.config.clone(), timeout: global.timeout, collect };
+        return doctor::doctor(asked, connect, terminal).await;
+    }
     // Monitoring wants an answer whatever happens.
     let check = matches!(verb, Verb::Check);
     let targets = match targets(global.node.as_deref(), global.config.clone(), terminal) {
@@ -75,9 +84,16 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
         Verb::Lease(verb) => leases::lease(&mut remote, verb).await,
         Verb::Who { mask } => leases::who(&mut remote, mask).await,
         Verb::Kick { mask, change } => leases::kick(&mut remote, mask, change).await,
-        Verb::Server(_) | Verb::Demo(_) | Verb::Init(_) | Verb::Config(_) => Err(AdminError::usage("this verb asks no node")),
+        Verb::Server(_) | Verb::Demo(_) | Verb::Init(_) | Verb::Config(_) | Verb::Doctor { .. } => {
+            Err(AdminError::usage("this verb asks no node"))
+        }
     }
 }
+
+/// Verbs that only look, and that any node answers soon.
+const LOOKS: [&str; 5] = [api::STATUS, api::NODE_LIST, api::GROUP_LIST, api::REPLICATION_STATUS, api::SESSION_LIST];
+/// How long a node may take to answer one of them while there is another to ask.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A client that goes on to the next target where one cannot be reached, and waits no longer than it was told.
 pub(crate) struct Nodes {
@@ -90,13 +106,19 @@ pub(crate) struct Nodes {
 impl AdminClient for Nodes {
     async fn call(&self, verb: &str, request: Value) -> Result<Value, AdminError> {
         let mut last = None;
-        for target in &self.targets {
-            let call = async { (self.connect)(target, self.timeout)?.call(verb, request.clone()).await };
-            match tokio::time::timeout(self.timeout, call).await {
+        let looks = LOOKS.contains(&verb);
+        for (number, target) in self.targets.iter().enumerate() {
+            // A node that hangs must not hide what the next one knows; only a change may not be asked for twice.
+            let goes_on = looks && number + 1 < self.targets.len();
+            let timeout = if goes_on { self.timeout.min(LOOK_TIMEOUT) } else { self.timeout };
+            let call = async { (self.connect)(target, timeout)?.call(verb, request.clone()).await };
+            match tokio::time::timeout(timeout, call).await {
                 Ok(Err(error)) if error.is_unreachable() => last = Some(error),
+                Ok(Err(error)) if goes_on && error.code == code::TIMEOUT => last = Some(error),
                 Ok(result) => return result,
+                Err(_) if goes_on => {}
                 Err(_) => {
-                    let waited = parliament_config::duration_text(self.timeout);
+                    let waited = parliament_config::duration_text(timeout);
                     return Err(AdminError::new(code::TIMEOUT, exit::TRY_AGAIN, format!("no answer to {verb} within {waited}")).with_hint(
                         "whether it was done is not known: look with the matching `show` or `list`, or wait longer with --timeout",
                     ));

@@ -1,25 +1,18 @@
 //! Nodes, groups, sessions.
 
 use super::{Asked, Outcome, document};
-use crate::ask::{Facts, Question, Reply, ask, ask_all};
+use crate::ask::{Facts, Question, Reply, ask, ask_all, facts_of_all};
+use crate::events::Tone;
 use crate::node::Node;
+use crate::running::Running;
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{GroupId, NodeId};
+use parliament_mail_service::boot_ms;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What each node says of itself; `None` where it does not answer.
-async fn facts(asked: &Asked) -> BTreeMap<NodeId, Option<Facts>> {
-    let answers = ask_all(&asked.running, &Question::Facts).await;
-    let one = |(node, answer)| match answer {
-        Ok(Reply::Facts(facts)) => (node, Some(facts)),
-        _ => (node, None),
-    };
-    answers.into_iter().map(one).collect()
-}
-
-fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Node> {
-    let document = &asked.running.identity.document;
+fn node_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Node> {
+    let document = &running.identity.document;
     let mut rows: Vec<api::Node> = document
         .members
         .iter()
@@ -33,7 +26,7 @@ fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api:
                 Some(facts) if !facts.caught_up => api::NodeState::Starting,
                 Some(_) => api::NodeState::Up,
             };
-            let recorded = parliament_cluster_state::node(asked.running.local.cluster_tables(), id).ok().flatten();
+            let recorded = parliament_cluster_state::node(running.local.cluster_tables(), id).ok().flatten();
             let copies = (0..=document.groups).filter(|group| document.voters(GroupId(*group)).contains(&id)).count();
             api::Node {
                 name: member.name.clone(),
@@ -41,7 +34,7 @@ fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api:
                 zone: member.zone.clone(),
                 address: member.address.clone(),
                 state,
-                silent_s: if known.is_some() { 0 } else { asked.running.silent_seconds(id) },
+                silent_s: if known.is_some() { 0 } else { running.silent_ms(id) / 1000 },
                 boot: known.as_ref().map_or_else(|| recorded.map_or(0, |row| row.boot.0), |facts| facts.boot),
                 version: known.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
                 leads: known.as_ref().map_or(0, |facts| u32::try_from(facts.groups.values().filter(|g| g.leads).count()).unwrap_or(0)),
@@ -57,8 +50,8 @@ fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api:
 }
 
 /// The leader is the one of the highest term that claims it, or that a node of that term follows.
-fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Group> {
-    let cluster = &asked.running.identity.document;
+fn group_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Group> {
+    let cluster = &running.identity.document;
     (0..=cluster.groups)
         .map(|group| {
             let seen: Vec<_> = facts
@@ -67,7 +60,7 @@ fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api
                 .collect();
             let term = seen.iter().map(|(_, row)| row.term).max().unwrap_or(0);
             let leader = seen.iter().find(|(_, row)| row.leads && row.term == term).map(|(node, _)| *node);
-            let mine = asked.running.metrics(GroupId(group));
+            let mine = running.metrics(GroupId(group));
             let names = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| cluster.name_of(node)).collect::<Vec<_>>();
             api::Group {
                 id: group,
@@ -84,38 +77,60 @@ fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api
 }
 
 pub(super) async fn status(node: &Arc<Node>) -> Outcome {
-    let name = node.config.cluster.name.clone();
-    let answered_by = node.config.node.name.clone();
-    let Some(running) = node.running() else {
-        return document(&api::Status { cluster: name, formed: false, answered_by, ..api::Status::default() });
-    };
-    let asked = Asked { running, domain: String::new() };
-    let facts = facts(&asked).await;
+    let Some(running) = node.running() else { return document(&unformed(node)) };
+    document(&status_of(node, &running, &facts_of_all(&running).await))
+}
+
+/// The document of a node without a cluster.
+pub(crate) fn unformed(node: &Node) -> api::Status {
+    let (cluster, answered_by) = (node.config.cluster.name.clone(), node.config.node.name.clone());
+    api::Status { cluster, formed: false, answered_by, ..api::Status::default() }
+}
+
+/// The cluster's state, from what each node says of itself.
+pub(crate) fn status_of(node: &Node, running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> api::Status {
     let damaged: u64 = facts.values().flatten().map(|facts| facts.missing_bodies).sum();
     let mut warnings = Vec::new();
     if damaged > 0 {
         warnings.push(format!("{damaged} damaged bodies wait to be replaced from other nodes"));
     }
-    for (id, facts) in &facts {
+    for (id, facts) in facts {
         if facts.as_ref().is_some_and(|facts| facts.refuses_bodies) {
-            warnings.push(format!("the disk of {} is nearly full: it takes no messages", asked.running.identity.document.name_of(*id)));
+            warnings.push(format!("the disk of {} is nearly full: it takes no messages", running.identity.document.name_of(*id)));
         }
         for (group, row) in facts.iter().flat_map(|facts| &facts.groups) {
             if let Some(why) = &row.stopped {
-                warnings.push(format!("group {group} has stopped on {}: {why}", asked.running.identity.document.name_of(*id)));
+                warnings.push(format!("group {group} has stopped on {}: {why}", running.identity.document.name_of(*id)));
             }
         }
     }
-    document(&api::Status {
-        cluster: name,
+    api::Status {
         formed: true,
-        answered_by,
-        nodes: node_rows(&asked, &facts),
-        groups: group_rows(&asked, &facts),
+        nodes: node_rows(running, facts),
+        groups: group_rows(running, facts),
         bodies_below_quorum: damaged,
         uid_regressions: facts.values().flatten().map(|facts| facts.uid_regressions).sum(),
         warnings,
-    })
+        events: told_events(running),
+        ..unformed(node)
+    }
+}
+
+/// What happened lately, in words.
+pub(crate) fn told_events(running: &Running) -> Vec<api::Event> {
+    let now = boot_ms();
+    let name = |id| running.identity.document.name_of(NodeId(id));
+    let told = |event: crate::events::Event| api::Event {
+        age_ms: now.saturating_sub(event.at_ms),
+        tone: match event.what.tone() {
+            Tone::Bad => "bad",
+            Tone::Change => "change",
+            Tone::Good => "good",
+        }
+        .to_owned(),
+        text: event.what.words(&name),
+    };
+    running.hearsay.events(api::EVENTS_TOLD_MAX).into_iter().map(told).collect()
 }
 
 pub(super) fn show(asked: &Asked) -> Outcome {
@@ -123,11 +138,11 @@ pub(super) fn show(asked: &Asked) -> Outcome {
 }
 
 pub(super) async fn nodes(asked: &Asked) -> Outcome {
-    document(&api::Nodes { nodes: node_rows(asked, &facts(asked).await) })
+    document(&api::Nodes { nodes: node_rows(&asked.running, &facts_of_all(&asked.running).await) })
 }
 
 pub(super) async fn groups(asked: &Asked) -> Outcome {
-    document(&api::Groups { groups: group_rows(asked, &facts(asked).await) })
+    document(&api::Groups { groups: group_rows(&asked.running, &facts_of_all(&asked.running).await) })
 }
 
 pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Outcome {
@@ -169,7 +184,7 @@ pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Out
 }
 
 pub(super) async fn replication(asked: &Asked) -> Outcome {
-    let facts = facts(asked).await;
+    let facts = facts_of_all(&asked.running).await;
     let cluster = &asked.running.identity.document;
     let mut replicas = Vec::new();
     for group in 0..=cluster.groups {

@@ -1,8 +1,8 @@
 //! Operators' commands at the node that was asked.
 
-mod cluster;
+pub(crate) mod cluster;
 mod form;
-mod users;
+pub(crate) mod users;
 
 use crate::node::Node;
 use crate::running::Running;
@@ -22,7 +22,7 @@ pub(crate) struct Operators(pub(crate) Arc<Node>);
 /// How long a change waits for its quorum, ms.
 const CHANGE_DEADLINE_MS: u64 = 10_000;
 
-type Outcome = Result<serde_json::Value, AdminError>;
+pub(crate) type Outcome = Result<serde_json::Value, AdminError>;
 
 fn unserved(unserved: &Unserved) -> AdminError {
     match unserved {
@@ -49,7 +49,7 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, AdminError> {
         .map_err(|e| AdminError::new("PC203", exit::USAGE, format!("the request is not understood: {e}")))
 }
 
-fn document(value: &impl Serialize) -> Outcome {
+pub(crate) fn document(value: &impl Serialize) -> Outcome {
     serde_json::to_value(value).map_err(bug)
 }
 
@@ -82,6 +82,7 @@ async fn carry_out(node: &Arc<Node>, verb: &str, json: &[u8]) -> Outcome {
     match verb {
         api::CLUSTER_INIT => return form::init(node, &parse(json)?).await,
         api::STATUS => return cluster::status(node).await,
+        api::DOCTOR => return crate::exam::doctor(node, &parse(json)?).await,
         api::METRICS => return document(&api::Metrics { text: crate::metrics::render(node) }),
         _ => {}
     }

@@ -2,11 +2,13 @@
 
 use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, no_such_user, unserved};
 use crate::ask::{AccountFacts, Facts, Question, Reply, ask, matches};
+use crate::running::Running;
 use parliament_cluster_state::{AccountName, AccountRecord, Command, NewAccount, Reply as StateReply, account_named, accounts};
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{AccountId, GroupId, NodeId};
 use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tries to read all replicas' hashes at one index.
@@ -140,7 +142,8 @@ pub(super) async fn show(asked: &Asked, request: &api::OneUser) -> Outcome {
 /// What a replica of their group knows of accounts, by id. A node without a copy of the group asks one that has it.
 async fn known_of(asked: &Asked, group: GroupId, accounts: Vec<u64>, fresh: bool) -> Result<BTreeMap<u64, AccountFacts>, AdminError> {
     let mut voters = asked.running.identity.document.voters(group);
-    voters.sort_by_key(|node| *node != asked.running.local.me);
+    // This node first, and last those that will hardly answer.
+    voters.sort_by_key(|node| (asked.running.silent_ms(*node) > 0, *node != asked.running.local.me));
     let question = Question::Accounts { group: group.0, accounts, fresh };
     let mut why = format!("no node with a copy of group {group} answers");
     for node in voters {
@@ -266,6 +269,17 @@ fn lease_row(asked: &Asked, account: &AccountRecord, known: &AccountFacts) -> ap
 pub(super) async fn lease(asked: &Asked, request: &api::OneUser) -> Outcome {
     let account = find(asked, &request.user).await?;
     document(&lease_row(asked, &account, &known_of_one(asked, &account).await?))
+}
+
+/// Who holds a user, as far as is known without asking for a majority; why not, in words.
+pub(crate) async fn look_up(running: &Arc<Running>, domain: &str, user: &str) -> Result<api::Lease, String> {
+    let asked = Asked { running: running.clone(), domain: domain.to_owned() };
+    let login = AccountName::login(user, domain).map_err(|_| format!("{user} is no user name (local@domain)"))?;
+    let found = account_named(running.local.cluster_tables(), &login).map_err(|fault| fault.to_string())?;
+    let account = found.ok_or_else(|| format!("this node knows of no user {}", login.as_str()))?;
+    let mut known = known_of(&asked, account.group, vec![account.id.0], false).await.map_err(|error| error.message)?;
+    let row = known.remove(&account.id.0).unwrap_or_default();
+    Ok(lease_row(&asked, &account, &row))
 }
 
 pub(super) async fn leases(asked: &Asked, request: &api::Page) -> Outcome {
