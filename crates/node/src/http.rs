@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`.
+//! `/livez`, `/readyz`, `/metrics`; `/nginx-auth` is a file of its own.
 
 use crate::metrics::render;
 use crate::node::Node;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 /// The routes.
 pub(crate) fn router(node: Arc<Node>) -> Router {
-    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(node)
+    let own = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
+    own.with_state(node.clone()).merge(crate::nginx_auth::router(node))
 }
 
 /// The process answers: says nothing of quorums, so that no supervisor restarts a node for its peers' faults.

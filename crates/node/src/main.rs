@@ -6,6 +6,7 @@ mod http;
 mod identity;
 mod links;
 mod metrics;
+mod nginx_auth;
 mod node;
 mod peers;
 mod running;
