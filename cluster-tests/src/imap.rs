@@ -111,8 +111,17 @@ impl Imap {
     /// [`Error::Refused`] when the greeting is BYE; [`Error::Io`] and [`Error::Timeout`] when there is none within 5 s.
     pub async fn connect(address: &str) -> Result<Self, Error> {
         let wait = Duration::from_secs(5);
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
+        let stream = tokio::time::timeout(wait, TcpStream::connect(address)).await.map_err(|_| Error::Timeout(wait))??;
+        Self::over(stream).await
+    }
+
+    /// Takes a connection that stands and reads the greeting.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn over(stream: TcpStream) -> Result<Self, Error> {
+        let wait = Duration::from_secs(5);
+        let greeted = async {
             stream.set_nodelay(true)?;
             let (input, output) = (BytesMut::with_capacity(16 * 1024), Vec::new());
             let mut imap = Self { stream, input, output, tag: 0, patience: Duration::from_secs(30), unasked: Vec::new() };
@@ -123,7 +132,7 @@ impl Imap {
                 _ => Err(Error::Protocol(format!("greeting {greeting:?}"))),
             }
         };
-        tokio::time::timeout(wait, connecting).await.map_err(|_| Error::Timeout(wait))?
+        tokio::time::timeout(wait, greeted).await.map_err(|_| Error::Timeout(wait))?
     }
 
     /// Connects and logs in.

@@ -25,8 +25,17 @@ impl Lmtp {
     /// [`Error::Refused`] for a 4xx or 5xx, [`Error::Io`] and [`Error::Timeout`] when there is no answer within 5 s.
     pub async fn connect(address: &str) -> Result<Self, Error> {
         let wait = Duration::from_secs(5);
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
+        let stream = tokio::time::timeout(wait, TcpStream::connect(address)).await.map_err(|_| Error::Timeout(wait))??;
+        Self::over(stream).await
+    }
+
+    /// Takes a connection that stands and says LHLO.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn over(stream: TcpStream) -> Result<Self, Error> {
+        let wait = Duration::from_secs(5);
+        let greeted = async {
             stream.set_nodelay(true)?;
             let mut lmtp = Self { stream, input: BytesMut::new(), patience: Duration::from_secs(30) };
             lmtp.expect(b'2').await?;
@@ -34,7 +43,7 @@ impl Lmtp {
             lmtp.expect(b'2').await?;
             Ok(lmtp)
         };
-        tokio::time::timeout(wait, connecting).await.map_err(|_| Error::Timeout(wait))?
+        tokio::time::timeout(wait, greeted).await.map_err(|_| Error::Timeout(wait))?
     }
 
     /// Delivers a message; one result per recipient, in their order. The message should end in CRLF: DATA cannot carry one that

@@ -11,6 +11,7 @@ mod newcomer;
 mod other_server;
 mod page;
 mod paused;
+mod proxies;
 
 use parliament_cluster_tests::demo::{Demo, Options};
 use std::future::Future;

@@ -16,7 +16,9 @@ mod value;
 pub use example::{example, explain};
 pub use load::{Credentials, Loaded, Resolved, check_files, host_name, load, load_credentials};
 pub use problem::{COMBINATION, Problem, Problems, SYNTAX, UNKNOWN, UNREADABLE, VALUE, VARIABLE};
-pub use settings::{Auth, AuthDriver, Cluster, ClusterTls, Config, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage};
+pub use settings::{
+    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage,
+};
 pub use sources::{DEFAULT_FILE, ENV_PREFIX, Origin, Sources};
 pub use table::{Default, Kind, SETTINGS, Setting, closest, find, sections, suggest, suggest_section};
 pub use value::{Value, bytes_text, duration_text, is_endpoint, parse_duration, quoted};

@@ -1,10 +1,13 @@
 //! From sources to a checked [`Config`].
 
 use crate::problem::{COMBINATION, Problem, Problems, UNREADABLE, VALUE};
-use crate::settings::{Auth, AuthDriver, Cluster, ClusterTls, Config, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage};
+use crate::settings::{
+    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage,
+};
 use crate::sources::{Origin, Sources, gather};
 use crate::table::{self, Default, SETTINGS, Setting};
 use crate::value::{Raw, Value};
+use parliament_ids::Network;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -165,6 +168,7 @@ impl Picker<'_> {
     pick!(path, Path, PathBuf);
     pick!(address, Address, SocketAddr);
     pick!(addresses, Addresses, Vec<SocketAddr>);
+    pick!(networks, Networks, Vec<Network>);
     pick!(integer, Integer, u64);
     pick!(bytes, Bytes, u64);
     pick!(flag, Flag, bool);
@@ -200,6 +204,11 @@ impl Picker<'_> {
                 listen: self.addresses("lmtp.listen")?,
                 add_headers: self.flag("lmtp.add_headers")?,
                 recipient_delimiter: self.text("lmtp.recipient_delimiter")?.chars().next(),
+            },
+            frontend: Frontend {
+                trusted: self.networks("frontend.trusted")?,
+                proxy_protocol: self.networks("frontend.proxy_protocol")?,
+                smtp: self.address("frontend.smtp"),
             },
             http_listen: self.addresses("http.listen")?,
             peer_listen: self.address("peer.listen")?,

@@ -1,5 +1,6 @@
 //! The checked configuration, as the daemon uses it. What each field means stands in the table of settings.
 
+use parliament_ids::Network;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub pop3: Pop3,
     /// `[lmtp]`
     pub lmtp: Lmtp,
+    /// `[frontend]`
+    pub frontend: Frontend,
     /// `[http] listen`
     pub http_listen: Vec<SocketAddr>,
     /// `[peer] listen`
@@ -109,6 +112,17 @@ pub struct Lmtp {
     pub add_headers: bool,
     /// `lmtp.recipient_delimiter`
     pub recipient_delimiter: Option<char>,
+}
+
+/// `[frontend]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// `frontend.trusted`
+    pub trusted: Vec<Network>,
+    /// `frontend.proxy_protocol`
+    pub proxy_protocol: Vec<Network>,
+    /// `frontend.smtp`
+    pub smtp: Option<SocketAddr>,
 }
 
 /// Who knows accounts and passwords.

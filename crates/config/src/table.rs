@@ -54,6 +54,8 @@ pub enum Kind {
     Address,
     /// Addresses to listen on; none switches the listener off.
     Addresses,
+    /// Networks of addresses; none switches off what they are for.
+    Networks,
     /// `HOST:PORT` as others connect to it.
     Endpoint,
     /// Several `HOST:PORT`.
@@ -190,10 +192,28 @@ pub static SETTINGS: &[Setting] = &[
         "What separates the account from a detail in a recipient's local part (ann+lists@example.org). Empty: nothing does.",
     ),
     setting(
+        "frontend.trusted",
+        Kind::Networks,
+        Default::Is("[]"),
+        "Networks of proxies that have ended TLS and know their clients (nginx, Dovecot, Postfix). They are believed what they tell of a client: Client-IP at /nginx-auth, IMAP's ID with x-originating-ip, XCLIENT of POP3 and LMTP. Passwords are taken from them without TLS.",
+    ),
+    setting(
+        "frontend.proxy_protocol",
+        Kind::Networks,
+        Default::Is("[]"),
+        "Networks of proxies that begin every connection to a mail port with a PROXY header, version 1 or 2 (HAProxy's send-proxy, nginx's proxy_protocol). From there a connection without one is closed; from elsewhere a header is an error. Whether they are trusted further is frontend.trusted's matter.",
+    ),
+    setting(
+        "frontend.smtp",
+        Kind::Address,
+        Default::Unset { example: "\"192.0.2.25:587\"" },
+        "Submission server that /nginx-auth names to nginx for SMTP clients whose password is right. Not set: SMTP clients are told to try later.",
+    ),
+    setting(
         "http.listen",
         Kind::Addresses,
         Default::Is("[\"127.0.0.1:7480\"]"),
-        "Addresses for the status page, /livez, /readyz and /metrics. None of them asks for a password; the page shows names of users and addresses of clients on loopback addresses only.",
+        "Addresses for the status page, /livez, /readyz, /metrics and /nginx-auth. None of them asks for a password, and /nginx-auth is sent some: keep it within the machine or a network of your own. The page shows names of users and addresses of clients on loopback addresses only.",
     ),
     setting(
         "peer.listen",
@@ -217,7 +237,7 @@ pub static SETTINGS: &[Setting] = &[
         "auth.plaintext_on_loopback",
         Kind::Flag,
         Default::Is("false"),
-        "Whether clients on this machine may log in without TLS. All others never may.",
+        "Whether clients on this machine may log in without TLS. Of all others only those of frontend.trusted may.",
     ),
     setting(
         "limits.message_bytes",

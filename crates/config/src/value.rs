@@ -1,6 +1,7 @@
 //! Values: what a file, a variable or a flag says, checked against a setting's kind.
 
 use crate::table::Kind;
+use parliament_ids::Network;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub enum Value {
     Address(SocketAddr),
     /// Several addresses.
     Addresses(Vec<SocketAddr>),
+    /// Several networks.
+    Networks(Vec<Network>),
     /// A whole number.
     Integer(u64),
     /// A number of bytes.
@@ -65,6 +68,7 @@ impl fmt::Display for Value {
             Self::Path(path) => f.write_str(&quoted(&path.to_string_lossy())),
             Self::Address(address) => write!(f, "\"{address}\""),
             Self::Addresses(addresses) => list(f, addresses.iter().map(|a| format!("\"{a}\""))),
+            Self::Networks(networks) => list(f, networks.iter().map(|n| format!("\"{n}\""))),
             Self::Integer(n) => n.fmt(f),
             Self::Bytes(n) => f.write_str(&quoted(&bytes_text(*n))),
             Self::Flag(on) => on.fmt(f),
@@ -132,6 +136,9 @@ impl Kind {
             Self::Path => "an absolute path".into(),
             Self::Address => "an address such as \"127.0.0.1:7400\" or \"[::]:7400\"".into(),
             Self::Addresses => "a list of addresses such as [\"0.0.0.0:143\"], or [] for none".into(),
+            Self::Networks => {
+                "a list of networks such as [\"10.0.0.0/8\", \"192.0.2.7\"], each by its first address, or [] for none".into()
+            }
             Self::Endpoint => "an address such as \"mx1.example.org:7400\"".into(),
             Self::Endpoints => "a list of addresses such as [\"mx1.example.org:7400\"]".into(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
@@ -153,6 +160,10 @@ impl Kind {
             Self::Addresses => {
                 let addresses = texts(raw)?.iter().map(|t| t.parse().ok()).collect::<Option<Vec<SocketAddr>>>()?;
                 Some(Value::Addresses(addresses))
+            }
+            Self::Networks => {
+                let networks = texts(raw)?.iter().map(|t| t.parse().ok()).collect::<Option<Vec<Network>>>()?;
+                Some(Value::Networks(networks))
             }
             Self::Endpoints => texts(raw).filter(|all| all.iter().all(|t| is_endpoint(t))).map(Value::Texts),
             Self::Integer(min, max) => number(raw, &[], 1).filter(|n| (min..=max).contains(n)).map(Value::Integer),
@@ -265,6 +276,16 @@ mod tests {
         assert!(text(Kind::Addresses, "localhost:1").is_err(), "listening is on addresses, not names");
         assert!(is_endpoint("mx1.example.org:7400") && is_endpoint("[fe80::1]:7400"));
         assert!(!is_endpoint("mx1") && !is_endpoint(":7400") && !is_endpoint("a:0") && !is_endpoint("a..b:1") && !is_endpoint("::1:7400"));
+    }
+
+    #[test]
+    fn networks_are_named_by_their_first_address() {
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        assert_eq!(text(Kind::Networks, ""), Ok(Value::Networks(vec![])));
+        let read = text(Kind::Networks, "10.0.0.0/8, 192.0.2.7,2001:db8::/32").unwrap();
+        assert_eq!(read, Value::Networks(vec![network("10.0.0.0/8"), network("192.0.2.7"), network("2001:db8::/32")]));
+        assert_eq!(read.to_string(), "[\"10.0.0.0/8\", \"192.0.2.7/32\", \"2001:db8::/32\"]");
+        assert!(text(Kind::Networks, "10.0.0.1/8").is_err() && text(Kind::Networks, "localhost").is_err());
     }
 
     #[test]

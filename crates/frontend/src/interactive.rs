@@ -7,13 +7,16 @@ use crate::stats::count;
 use bytes::Bytes;
 use parliament_ids::MailboxId;
 use parliament_imap::{CallId, Input, Now, Output, SpoolId};
-use parliament_mail_api::{Answer, Call, Unserved, Watch};
+use parliament_mail_api::{Answer, Call, Identity, LoginError, Unserved, Watch};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A name that somebody tried to log in with is logged up to this length, characters.
+const LOGGED_NAME_CHARS_MAX: usize = 64;
 
 /// A session that is driven. IMAP's inputs and outputs are the widest; POP3's are a part of them.
 pub(crate) trait Stepper: Send {
@@ -165,6 +168,12 @@ impl<S: Stepper> Driver<'_, S> {
                     self.flush().await?;
                     Box::pin(self.login(&name, &password.0)).await;
                 }
+                Output::Forwarded(told) => {
+                    if !self.connection.forwarded(self.shared, &told) {
+                        self.told_to_stop = true;
+                        self.step(Input::Kick("Too many connections"));
+                    }
+                }
                 Output::StartTls => {
                     self.flush().await?;
                     self.connection.start_tls(self.shared).await?;
@@ -229,13 +238,27 @@ impl<S: Stepper> Driver<'_, S> {
     }
 
     async fn login(&mut self, name: &str, password: &str) {
-        let result = self.shared.login(name, password, self.connection.remote).await;
+        let result = self.shared.login(name, password, self.connection.remote.ip()).await;
+        self.tell_log(name, &result);
         let result = result.map(|(identity, held)| {
             self.user = Some(held);
             self.connection.registered.update(|info| info.user = Some(identity.name.clone()));
             identity
         });
         self.step(Input::LoginResult(result));
+    }
+
+    fn tell_log(&self, name: &str, result: &Result<(Identity, UserUse), LoginError>) {
+        let Connection { remote, tls, number, .. } = &*self.connection;
+        let (rip, session) = (remote.ip().to_canonical(), number.key());
+        match result {
+            Ok((identity, _)) => tracing::info!(user = %identity.name, %rip, %session, tls, "logged in"),
+            // The name is whatever somebody sent.
+            Err(error) => {
+                let name: String = name.chars().take(LOGGED_NAME_CHARS_MAX).collect();
+                tracing::info!(?name, %rip, %session, tls, ?error, "not logged in");
+            }
+        }
     }
 
     async fn reserve(&mut self, spool: SpoolId, bytes: u64) {

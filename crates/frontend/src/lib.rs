@@ -5,6 +5,9 @@
 //! client that takes nothing for a minute is disconnected. An idle connection owns no buffers: reads go through one that
 //! the thread's connections share.
 //!
+//! A proxy may stand in front: from its networks connections begin with a PROXY header ([`FrontendOptions::proxy_protocol`]), or it
+//! tells its client in ID or XCLIENT ([`FrontendOptions::trusted`]). Throttling, limits, logs and `who` see the client then.
+//!
 //! [`Frontend::start`] takes [`FrontendOptions`] and the two traits of `mail-api`; [`Frontend::registry`] serves `who` and
 //! `kick`, [`Frontend::numbers`] the watermark below which the cluster may forget sessions.
 
@@ -14,6 +17,7 @@ mod interactive;
 mod lmtp;
 mod numbers;
 mod options;
+mod proxy;
 mod registry;
 mod server;
 mod sessions;
@@ -28,5 +32,6 @@ pub use numbers::{NumberGuard, SessionNumbers};
 pub use options::{FrontendOptions, PlainLogin};
 pub use registry::{Protocol, Registry, SessionInfo, SessionState};
 pub use server::{Bound, Frontend, StartError};
+pub use shared::Refusal;
 pub use stats::FrontendStats;
 pub use tls::{Certificates, TlsError};

@@ -25,7 +25,8 @@ struct Driver<'a> {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(shared: &Arc<Shared>, connection: &mut Connection) -> io::Result<()> {
-    let peer = Peer { address: connection.remote.ip().to_canonical(), session: connection.number.key(), tls: connection.tls };
+    let address = connection.remote.ip().to_canonical();
+    let peer = Peer { address, session: connection.number.key(), tls: connection.tls, trusted: connection.trusted };
     let mut outputs = Vec::new();
     let session = Session::new(Arc::clone(&shared.lmtp), peer, &mut outputs);
     let mut driver = Driver { shared, connection, session, spool: None, unread: Bytes::new() };
@@ -102,6 +103,11 @@ impl Driver<'_> {
                 // Its spool is incomplete, and the session has answered for it.
                 Output::Deliver(_) if spool_failed => self.spool = None,
                 Output::Deliver(message) => self.deliver(message).await?,
+                Output::Forwarded(told) => {
+                    if !self.connection.forwarded(self.shared, &told) {
+                        self.session.too_many(&mut more);
+                    }
+                }
                 Output::StartTls => {
                     self.unread = Bytes::new();
                     self.connection.start_tls(self.shared).await?;

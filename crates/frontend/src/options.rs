@@ -2,8 +2,8 @@
 
 use crate::tls::Certificates;
 use parliament_ids::limits::MESSAGE_BYTES_MAX;
-use parliament_ids::{Boot, NodeId};
-use std::net::SocketAddr;
+use parliament_ids::{Boot, Network, NodeId};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,13 @@ pub struct FrontendOptions {
     pub certificates: Option<Arc<Certificates>>,
     /// Passwords without TLS.
     pub plain_login: PlainLogin,
+    /// Proxies that have ended TLS and are believed what they tell of their clients: in ID, in XCLIENT, and when they ask for a
+    /// login to be verified. Passwords are taken from them without TLS.
+    pub trusted: Vec<Network>,
+    /// Proxies that begin every connection with a PROXY header; without one they are not served.
+    pub proxy_protocol: Vec<Network>,
+    /// The PROXY header comes within this time.
+    pub proxy_header_timeout: Duration,
     /// Offer IMAP4rev2.
     pub imap4rev2: bool,
     /// Largest message, bytes.
@@ -84,6 +91,9 @@ impl FrontendOptions {
             lmtp: Vec::new(),
             certificates: None,
             plain_login: PlainLogin::default(),
+            trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
+            proxy_header_timeout: Duration::from_secs(5),
             imap4rev2: true,
             message_bytes_max: MESSAGE_BYTES_MAX,
             lmtp_add_headers: true,
@@ -99,11 +109,45 @@ impl FrontendOptions {
         }
     }
 
-    pub(crate) fn plain_login_from(&self, remote: SocketAddr) -> bool {
-        match self.plain_login {
+    /// True when a client may send its password without TLS. `peer` is what has connected, `client` the same or, where `peer` is a
+    /// proxy, who the PROXY header told.
+    pub(crate) fn plain_login_from(&self, peer: IpAddr, client: IpAddr) -> bool {
+        let on_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+        let by_rule = match self.plain_login {
             PlainLogin::Always => true,
             PlainLogin::Never => false,
-            PlainLogin::Loopback => remote.ip().to_canonical().is_loopback(),
-        }
+            // A client that is on the loopback of its proxy is not on ours.
+            PlainLogin::Loopback => on_loopback(peer) && on_loopback(client),
+        };
+        by_rule || self.trusts(peer) || self.trusts(client)
+    }
+
+    /// True for a proxy that is believed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        Network::any_contains(&self.trusted, address)
+    }
+
+    pub(crate) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        Network::any_contains(&self.proxy_protocol, peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_without_tls_come_from_loopback_and_trusted_proxies() {
+        let mut options = FrontendOptions::new(NodeId(1), Boot(1), "mx.example", PathBuf::new());
+        options.trusted = vec!["10.0.0.0/8".parse().unwrap()];
+        let from =
+            |options: &FrontendOptions, peer: &str, client: &str| options.plain_login_from(peer.parse().unwrap(), client.parse().unwrap());
+        assert!(from(&options, "127.0.0.1", "127.0.0.1") && from(&options, "::ffff:127.0.0.1", "::1"));
+        assert!(!from(&options, "192.0.2.1", "127.0.0.1"), "the proxy's loopback is not ours");
+        assert!(!from(&options, "127.0.0.1", "203.0.113.9"), "nor is who comes by a proxy here");
+        assert!(from(&options, "10.0.0.1", "203.0.113.9") && from(&options, "192.0.2.1", "10.0.0.1"));
+        options.plain_login = PlainLogin::Never;
+        assert!(!from(&options, "127.0.0.1", "127.0.0.1") && from(&options, "10.0.0.1", "10.0.0.1"));
     }
 }

@@ -1,16 +1,17 @@
 //! Listeners, and the life of a frontend.
 
-use crate::connection::{Connection, Held, admit};
+use crate::connection::{Connection, Ends, Held, admit};
 use crate::options::FrontendOptions;
+use crate::proxy::{Client, read_header};
 use crate::registry::{Protocol, Registry};
-use crate::shared::{Phase, Shared, phase_reached};
+use crate::shared::{Phase, Refusal, Shared, phase_reached};
 use crate::stats::{FrontendStats, count};
 use crate::tls::TlsError;
 use crate::{lmtp, numbers::SessionNumbers};
-use parliament_mail_api::{Directory, MailService};
+use parliament_mail_api::{Directory, Identity, MailService};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -126,6 +127,23 @@ impl Frontend {
         self.shared.options.certificates.as_ref().map_or(Ok(()), |certificates| certificates.reload())
     }
 
+    /// Checks a login for a proxy, with the same throttling as a client's own; `address` is the client's. The proxy logs in
+    /// again when it has connected, so none of the user's connections is taken.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the client should wait for the time told.
+    pub async fn verify_login(&self, name: &str, password: &str, address: IpAddr) -> Result<Identity, Refusal> {
+        let identity = self.shared.verify(name, password, address).await?;
+        count(&self.shared.stats.logins_verified_for_proxies, 1);
+        Ok(identity)
+    }
+
+    /// True when a proxy at this address is believed what it tells of its clients.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.shared.options.trusts(address)
+    }
+
     /// Begins a stop: no new connections, LMTP sessions end between messages, POP3 sessions before their login; IMAP goes on.
     pub fn begin_drain(&self) {
         self.shared.phase.send_if_modified(|phase| {
@@ -192,14 +210,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, bound: Bound) {
 }
 
 fn take_in(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr, bound: Bound, connections: &mut JoinSet<()>) {
-    let Some(held) = admit(shared, remote) else {
-        count(&shared.stats.connections_refused, 1);
-        if !bound.implicit_tls {
-            // As much as the empty socket takes at once; a client that misses it sees the connection close.
-            let _ = stream.try_write(refusal(bound.protocol));
-        }
-        return;
-    };
+    let Some(held) = admit(shared, remote) else { return turn_away(shared, &stream, bound) };
     let shared = Arc::clone(shared);
     connections.spawn(async move {
         // Each protocol's task is boxed, so that a connection takes the memory of its own protocol only.
@@ -207,6 +218,15 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr, bound: B
             tracing::debug!(%error, %remote, "connection ended");
         }
     });
+}
+
+/// Closes a connection beyond a limit.
+fn turn_away(shared: &Shared, stream: &TcpStream, bound: Bound) {
+    count(&shared.stats.connections_refused, 1);
+    if !bound.implicit_tls {
+        // As much as the empty socket takes at once; a client that misses it sees the connection close.
+        let _ = stream.try_write(refusal(bound.protocol));
+    }
 }
 
 const fn refusal(protocol: Protocol) -> &'static [u8] {
@@ -217,11 +237,38 @@ const fn refusal(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr, bound: Bound, held: Held) -> io::Result<()> {
+/// Who is behind a connection: what connected, or whom a proxy tells in the header that its connections begin with.
+async fn ends(shared: &Shared, stream: &mut TcpStream, peer: SocketAddr, bound: Bound) -> io::Result<Ends> {
+    if !shared.options.expects_proxy_header(peer.ip()) {
+        return Ok(Ends { peer, client: peer });
+    }
+    match Box::pin(read_header(stream, shared.options.proxy_header_timeout)).await {
+        Ok(Client::At(client)) => Ok(Ends { peer, client }),
+        Ok(Client::Connected) => Ok(Ends { peer, client: peer }),
+        Err(error) => {
+            // Proxies' health checks come every other second: the first is told aloud.
+            let first = shared.stats.proxy_headers_refused.fetch_add(1, Ordering::Relaxed) == 0;
+            let help = "let the proxy send it (send-proxy-v2 and check-send-proxy in HAProxy, proxy_protocol in nginx), \
+                        or take it out of frontend.proxy_protocol";
+            if first {
+                tracing::warn!(%error, %peer, to = %bound.address, code = "PC340", help, "a proxy's connection without its PROXY header");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, mut stream: TcpStream, peer: SocketAddr, bound: Bound, mut held: Held) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    let mut connection = Connection::new(shared, stream, remote, bound.protocol, held);
+    let ends = ends(shared, &mut stream, peer, bound).await?;
+    // A proxy that speaks for itself is not counted: it asks whether the node serves.
+    if ends.client != peer && !held.count_for(shared, ends.client.ip()) {
+        turn_away(shared, &stream, bound);
+        return Ok(());
+    }
+    let mut connection = Connection::new(shared, stream, ends, bound.protocol, held);
     if bound.implicit_tls {
         connection.start_tls(shared).await?;
     }

@@ -14,8 +14,9 @@ pub(crate) async fn imap(shared: &Arc<Shared>, connection: &mut Connection) -> i
     let options = &shared.options;
     let settings = parliament_imap::Settings {
         tls: connection.tls,
-        plain_login: options.plain_login_from(connection.remote),
+        plain_login: connection.plain_login,
         starttls: options.certificates.is_some(),
+        trusted: connection.trusted,
         imap4rev2: options.imap4rev2,
         message_bytes_max: options.message_bytes_max,
         ..parliament_imap::Settings::new(connection.number.key(), &options.host)
@@ -29,8 +30,9 @@ pub(crate) async fn pop3(shared: &Arc<Shared>, connection: &mut Connection) -> i
         key: connection.number.key(),
         host: shared.options.host.clone(),
         tls: connection.tls,
-        plain_login: shared.options.plain_login_from(connection.remote),
+        plain_login: connection.plain_login,
         stls: shared.options.certificates.is_some(),
+        trusted: connection.trusted,
     };
     serve(shared, connection, Pop3 { session: pop::Session::new(settings), outputs: Vec::new() }).await
 }
@@ -85,6 +87,7 @@ impl Stepper for Pop3 {
             pop::Output::Send(bytes) => Output::Send(bytes),
             pop::Output::Call { call, body } => Output::Call { call: CallId(call.0), body },
             pop::Output::Login { name, password } => Output::Login { mechanism: Mechanism::Plain, name, password: Secret(password) },
+            pop::Output::Forwarded(told) => Output::Forwarded(told),
             pop::Output::StartTls => Output::StartTls,
             pop::Output::Close => Output::Close,
         }));

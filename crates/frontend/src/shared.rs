@@ -8,10 +8,22 @@ use crate::stats::{FrontendStats, count};
 use crate::throttle::{Counted, Failures, Use, counted};
 use parliament_ids::AccountId;
 use parliament_mail_api::{Answer, Call, Directory, Identity, LoginError, MailService, Unserved};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+
+/// A login that is refused unasked is refused after this time.
+const THROTTLED_WAIT: Duration = Duration::from_secs(1);
+
+/// A login that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub error: LoginError,
+    /// The client should hear of it after this time only.
+    pub wait: Duration,
+}
 
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,22 +93,10 @@ impl Shared {
         result
     }
 
-    /// Checks a password, slower after failures and not at all after many; takes one of the user's connections.
-    pub(crate) async fn login(&self, name: &str, password: &str, remote: SocketAddr) -> Result<(Identity, UserUse), LoginError> {
-        let address = remote.ip();
-        if !self.failures.may_try(address, name, Instant::now()) {
-            count(&self.stats.logins_throttled, 1);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            return Err(LoginError::Throttled);
-        }
-        match self.directory.login(name, password, address).await {
-            // Many guesses at once may all have begun before the first failed; one that is right wins nothing by that.
-            Ok(_) if !self.failures.may_try(address, name, Instant::now()) => {
-                count(&self.stats.logins_throttled, 1);
-                Err(LoginError::Throttled)
-            }
+    /// Checks a password and takes one of the user's connections. A refusal is slower after each failure.
+    pub(crate) async fn login(&self, name: &str, password: &str, address: IpAddr) -> Result<(Identity, UserUse), LoginError> {
+        match self.verify(name, password, address).await {
             Ok(identity) => {
-                self.failures.succeeded(address, name);
                 let Some(held) = self.by_user.take((identity.account, counted(address))) else {
                     count(&self.stats.logins_throttled, 1);
                     return Err(LoginError::Unavailable);
@@ -104,16 +104,37 @@ impl Shared {
                 count(&self.stats.logins_accepted, 1);
                 Ok((identity, held))
             }
+            Err(refusal) => {
+                tokio::time::sleep(refusal.wait).await;
+                Err(refusal.error)
+            }
+        }
+    }
+
+    /// Checks a password; not at all after many failures.
+    pub(crate) async fn verify(&self, name: &str, password: &str, address: IpAddr) -> Result<Identity, Refusal> {
+        if !self.failures.may_try(address, name, Instant::now()) {
+            count(&self.stats.logins_throttled, 1);
+            return Err(Refusal { error: LoginError::Throttled, wait: THROTTLED_WAIT });
+        }
+        match self.directory.login(name, password, address).await {
+            // Many guesses at once may all have begun before the first failed; one that is right wins nothing by that.
+            Ok(_) if !self.failures.may_try(address, name, Instant::now()) => {
+                count(&self.stats.logins_throttled, 1);
+                Err(Refusal { error: LoginError::Throttled, wait: Duration::ZERO })
+            }
+            Ok(identity) => {
+                self.failures.succeeded(address, name);
+                Ok(identity)
+            }
             Err(LoginError::Refused) => {
                 count(&self.stats.logins_refused, 1);
-                let wait = self.failures.failed(address, name, Instant::now());
-                tokio::time::sleep(wait).await;
-                Err(LoginError::Refused)
+                Err(Refusal { error: LoginError::Refused, wait: self.failures.failed(address, name, Instant::now()) })
             }
             Err(error) => {
                 let throttled = error == LoginError::Throttled;
                 count(if throttled { &self.stats.logins_throttled } else { &self.stats.logins_unavailable }, 1);
-                Err(error)
+                Err(Refusal { error, wait: Duration::ZERO })
             }
         }
     }

@@ -30,6 +30,12 @@ stats! {
     connections_accepted,
     /// Connections refused by a limit.
     connections_refused,
+    /// Connections of proxies that were closed because no lawful PROXY header came.
+    proxy_headers_refused,
+    /// Clients that a trusted proxy told by ID or XCLIENT.
+    clients_forwarded,
+    /// Logins verified for a proxy; those that fail count below.
+    logins_verified_for_proxies,
     /// TLS handshakes completed.
     tls_handshakes,
     /// TLS handshakes that failed or took too long.

@@ -5,11 +5,13 @@
 mod flags;
 pub mod limits;
 mod name;
+mod network;
 mod rights;
 mod uid_set;
 
 pub use flags::{FlagSet, Keyword, KeywordError, SystemFlags};
 pub use name::{MailboxName, NameError};
+pub use network::{Network, NotANetwork};
 pub use rights::Rights;
 pub use uid_set::{UidSet, UidSetIter};
 

@@ -1,4 +1,4 @@
-//! Command lines (RFC 5321 section 4.1.1, RFC 2033 section 4.1, RFC 3030 section 2).
+//! Command lines (RFC 5321 section 4.1.1, RFC 2033 section 4.1, RFC 3030 section 2, Postfix's XCLIENT).
 
 use crate::address::{is_domain, parse_path};
 use crate::replies as say;
@@ -17,6 +17,7 @@ pub(crate) enum Command {
     Vrfy,
     Help,
     StartTls,
+    Xclient { arguments: String },
 }
 
 /// Parses a line without its CRLF; the error is the reply's text.
@@ -41,6 +42,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, &'static str> {
         "VRFY" => Ok(Command::Vrfy),
         "HELP" => Ok(Command::Help),
         "STARTTLS" => bare(Command::StartTls),
+        "XCLIENT" => Ok(Command::Xclient { arguments: rest.to_owned() }),
         _ => Err(say::UNKNOWN_COMMAND),
     }
 }

@@ -5,7 +5,7 @@ use crate::command::{Command, parse};
 use crate::{COMMAND_LINE_BYTES_MAX, ERRORS_MAX, RECIPIENTS_MAX, replies, trace};
 use bytes::Bytes;
 use parliament_ids::{AccountId, BodyHash, SessionKey};
-use parliament_mail_api::{Identity, RecipientError, Unserved};
+use parliament_mail_api::{Forwarded, Identity, RecipientError, Unserved, XclientError};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub struct Peer {
     pub session: SessionKey,
     /// The connection has TLS.
     pub tls: bool,
+    /// It is a proxy that is believed what it tells of the client behind it.
+    pub trusted: bool,
 }
 
 /// What the driver is to do, in order.
@@ -45,6 +47,8 @@ pub enum Output {
         /// `local@domain`, or `local` alone where the client gave no domain.
         address: String,
     },
+    /// A trusted proxy told who its client is: from now on that is the client.
+    Forwarded(Forwarded),
     /// Append to the spool of the present message; on failure call [`Session::spool_failed`].
     Spool(Bytes),
     /// Drop what was spooled.
@@ -177,10 +181,14 @@ impl Session {
             messages: 0,
             now: 0,
         };
-        let greeting = format!("220 {} LMTP ready", session.settings.host);
-        session.say(&greeting);
+        session.greet();
         session.flush(out);
         session
+    }
+
+    fn greet(&mut self) {
+        let greeting = format!("220 {} LMTP ready", self.settings.host);
+        self.say(&greeting);
     }
 
     /// What the session waits for.
@@ -261,6 +269,11 @@ impl Session {
     /// The node stops; meant for idle sessions.
     pub fn shut_down(&mut self, out: &mut Vec<Output>) {
         self.close(replies::SHUTDOWN, out);
+    }
+
+    /// The client whom a trusted proxy told has too many connections.
+    pub fn too_many(&mut self, out: &mut Vec<Output>) {
+        self.close(replies::TOO_MANY_CONNECTIONS, out);
     }
 
     fn say(&mut self, text: &str) {
@@ -352,6 +365,28 @@ impl Session {
                 out.push(Output::StartTls);
             }
             Command::StartTls => self.refuse(replies::NO_TLS, out),
+            Command::Xclient { arguments } => self.xclient(&arguments, out),
+        }
+    }
+
+    /// Takes what a trusted proxy tells of its client; the dialogue begins anew, as with Postfix and Dovecot.
+    fn xclient(&mut self, arguments: &str, out: &mut Vec<Output>) {
+        if !self.peer.trusted {
+            return self.refuse(replies::NOT_TRUSTED, out);
+        }
+        if self.transaction.is_some() {
+            return self.refuse(replies::IN_TRANSACTION, out);
+        }
+        match Forwarded::from_xclient(arguments) {
+            Ok(told) => {
+                self.peer.address = told.address.unwrap_or(self.peer.address);
+                self.lhlo = None;
+                self.flush(out);
+                out.push(Output::Forwarded(told));
+                self.greet();
+            }
+            Err(XclientError::Value) => self.refuse(replies::XCLIENT_VALUE, out),
+            Err(XclientError::Name) => self.refuse(replies::XCLIENT_NAME, out),
         }
     }
 
@@ -359,8 +394,9 @@ impl Session {
         self.reset(out);
         self.lhlo = Some(domain);
         let starttls = if self.settings.starttls && !self.peer.tls { "250-STARTTLS\r\n" } else { "" };
+        let xclient = if self.peer.trusted { "250-XCLIENT ADDR PORT SESSION\r\n" } else { "" };
         let text = format!(
-            "250-{}\r\n250-PIPELINING\r\n{starttls}250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE {}",
+            "250-{}\r\n250-PIPELINING\r\n{starttls}{xclient}250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE {}",
             self.settings.host, self.settings.message_bytes_max
         );
         self.say(&text);

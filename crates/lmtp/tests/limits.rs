@@ -20,7 +20,12 @@ struct Driver {
 impl Driver {
     fn new(message_bytes_max: u64) -> Self {
         let settings = Settings { host: "mx".into(), message_bytes_max, add_headers: false, starttls: false };
-        let peer = Peer { address: "::1".parse().unwrap(), session: SessionKey { node: NodeId(1), boot: Boot(1), session: 1 }, tls: false };
+        let peer = Peer {
+            address: "::1".parse().unwrap(),
+            session: SessionKey { node: NodeId(1), boot: Boot(1), session: 1 },
+            tls: false,
+            trusted: false,
+        };
         let mut out = Vec::new();
         let session = Session::new(Arc::new(settings), peer, &mut out);
         let mut driver =
@@ -50,7 +55,7 @@ impl Driver {
                     self.session.answer(Answer::Delivered { index: 0, result: Err(Unserved::Busy) }, &mut more);
                     self.deliveries.push((message, std::mem::take(&mut self.spool)));
                 }
-                Output::StartTls | Output::Close => {}
+                Output::StartTls | Output::Forwarded(_) | Output::Close => {}
             }
             self.carry_out(more);
         }

@@ -1,8 +1,9 @@
 //! Dialogues in `scripts/*.txt`, each run whole, byte by byte, and cut in two at every byte.
 //!
 //! `C:` is a line from the client, `R:` raw bytes from it (`\r \n \0 \\`, no line end added), `S:` a line from the server,
-//! `M:` a message handed over: its accounts, then its bytes escaped the same way. `!headers` and `!starttls` turn settings
-//! on. Known recipients: ann 1, bob 2, full 3 (over quota), far 4 (no quorum), big 5 (too big), late 6 (gone meanwhile).
+//! `M:` a message handed over: its accounts, then its bytes escaped the same way. `!headers`, `!starttls` and `!trusted` turn
+//! settings on; `F:` is the address that a trusted proxy told of its client. Known recipients: ann 1, bob 2, full 3 (over quota),
+//! far 4 (no quorum), big 5 (too big), late 6 (gone meanwhile).
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use parliament_ids::{AccountId, Boot, MailboxId, NodeId, SessionKey, Uid};
@@ -14,6 +15,7 @@ const NOW: i64 = 1_709_251_199;
 
 struct Script {
     settings: Settings,
+    trusted: bool,
     input: Vec<u8>,
     expected: Vec<String>,
 }
@@ -44,14 +46,15 @@ fn escape(bytes: &[u8]) -> String {
 
 fn load(text: &str) -> Script {
     let settings = Settings { host: "mx.example".into(), message_bytes_max: 1000, add_headers: false, starttls: false };
-    let mut script = Script { settings, input: Vec::new(), expected: Vec::new() };
+    let mut script = Script { settings, trusted: false, input: Vec::new(), expected: Vec::new() };
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match line.split_at(line.len().min(3)) {
             ("C: ", rest) => script.input.extend([rest.as_bytes(), b"\r\n"].concat()),
             ("R: ", rest) => script.input.extend(unescape(rest)),
-            ("S: " | "M: ", _) => script.expected.push(line.to_owned()),
+            ("S: " | "M: " | "F: ", _) => script.expected.push(line.to_owned()),
             _ if line == "C:" => script.input.extend(b"\r\n"),
             _ if line == "!headers" => script.settings.add_headers = true,
+            _ if line == "!trusted" => script.trusted = true,
             _ if line == "!starttls" => script.settings.starttls = true,
             _ => panic!("what is {line}?"),
         }
@@ -96,6 +99,10 @@ fn carry_out(session: &mut Session, outputs: Vec<Output>, told: &mut Vec<u8>) {
                     session.answer(Answer::Delivered { index, result: deliver(message.accounts[index]) }, &mut more);
                 }
             }
+            Output::Forwarded(client) => {
+                let address = client.address.map(|address| address.to_string()).unwrap_or_default();
+                told.extend_from_slice(format!("F: {address}\r\n").as_bytes());
+            }
             Output::StartTls => session.answer(Answer::TlsStarted, &mut more),
             Output::Close => assert_eq!(session.wants(), Wants::Nothing),
             Output::Spool(_) | Output::DropSpool => panic!("scripts have small messages"),
@@ -106,7 +113,7 @@ fn carry_out(session: &mut Session, outputs: Vec<Output>, told: &mut Vec<u8>) {
 
 fn run<'a>(script: &Script, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let address = "127.0.0.1".parse().unwrap();
-    let peer = Peer { address, session: SessionKey { node: NodeId(1), boot: Boot(2), session: 3 }, tls: false };
+    let peer = Peer { address, session: SessionKey { node: NodeId(1), boot: Boot(2), session: 3 }, tls: false, trusted: script.trusted };
     let (mut out, mut told) = (Vec::new(), Vec::new());
     let mut session = Session::new(Arc::new(script.settings.clone()), peer, &mut out);
     carry_out(&mut session, out, &mut told);
@@ -119,7 +126,7 @@ fn run<'a>(script: &Script, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Strin
         }
     }
     let text = String::from_utf8(told).unwrap();
-    let label = |line: &str| if line.starts_with("M: ") { line.to_owned() } else { format!("S: {line}") };
+    let label = |line: &str| if line.starts_with("M: ") || line.starts_with("F: ") { line.to_owned() } else { format!("S: {line}") };
     text.split_terminator("\r\n").map(label).collect()
 }
 

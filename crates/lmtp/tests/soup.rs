@@ -6,7 +6,7 @@ use parliament_mail_api::{Identity, Unserved};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 26] = [
     "LHLO a\r\n",
     "MAIL FROM:<a@b>\r\n",
     "MAIL FROM:<> SIZE=9\r\n",
@@ -19,6 +19,8 @@ const PARTS: [&str; 24] = [
     "BDAT x\r\n",
     "RSET\r\n",
     "STARTTLS\r\n",
+    "XCLIENT ADDR=::7\r\n",
+    "XCLIENT ADDR\r\n",
     "QUIT\r\n",
     ".\r\n",
     "..\r\n",
@@ -53,7 +55,7 @@ fn carry_out(session: &mut Session, outputs: Vec<Output>, said: &mut Vec<u8>, de
             }
             Output::StartTls => session.answer(Answer::TlsStarted, &mut more),
             Output::Spool(_) | Output::DropSpool => panic!("a small message"),
-            Output::Close => {}
+            Output::Forwarded(_) | Output::Close => {}
         }
         carry_out(session, more, said, delivered);
     }
@@ -62,7 +64,7 @@ fn carry_out(session: &mut Session, outputs: Vec<Output>, said: &mut Vec<u8>, de
 fn run(input: &[u8], mut sizes: impl Iterator<Item = usize>) -> (Vec<u8>, Delivered) {
     let settings = Settings { host: "mx".into(), message_bytes_max: 500, add_headers: true, starttls: true };
     let session = SessionKey { node: NodeId(1), boot: Boot(1), session: 1 };
-    let peer = Peer { address: std::net::Ipv4Addr::LOCALHOST.into(), session, tls: false };
+    let peer = Peer { address: std::net::Ipv4Addr::LOCALHOST.into(), session, tls: false, trusted: true };
     let (mut out, mut said, mut delivered) = (Vec::new(), Vec::new(), Vec::new());
     let mut session = Session::new(Arc::new(settings), peer, &mut out);
     carry_out(&mut session, out, &mut said, &mut delivered);

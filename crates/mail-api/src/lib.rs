@@ -4,11 +4,13 @@
 //! Everything is a request with one bounded reply. Long results come in pages that the caller asks for one by one, so that
 //! back-pressure is the caller's silence and a page can be asked again from another node after a fail-over.
 
+mod forward;
 mod mutation;
 mod read;
 mod reply;
 mod service;
 
+pub use forward::{Forwarded, XclientError};
 pub use mutation::{
     AclChange, AclMode, AclSubject, AppendMessage, BodySource, Delivery, FlagChange, FlagMode, MetadataEntry, Mutation, QuotaLimits,
     SpecialUse,

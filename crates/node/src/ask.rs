@@ -14,6 +14,7 @@ use parliament_mailbox_state::{Command, view};
 use parliament_rpc::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,12 @@ pub(crate) enum Question {
         to: u64,
     },
     Initialize,
+    /// Where the node takes clients.
+    MailPorts,
+    /// Who holds the user, as far as this replica of its group knows.
+    Home {
+        account: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +87,8 @@ pub(crate) enum Reply {
     /// The index up to which the replica is applied, and a hash per account.
     Hashes(u64, Vec<(u64, String)>),
     Accounts(Vec<AccountFacts>),
+    MailPorts(MailPorts),
+    Home(Option<u64>),
     /// Done, or why not.
     Order(Result<(), String>),
 }
@@ -125,6 +134,15 @@ pub(crate) struct Board {
     pub(crate) held: Vec<(u32, Option<(u64, u64)>, u64)>,
     /// At most [`BOARD_SESSIONS_MAX`].
     pub(crate) sessions: Vec<api::Session>,
+}
+
+/// A node's first listeners without TLS, as bound.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct MailPorts {
+    pub(crate) imap: Option<SocketAddr>,
+    pub(crate) pop3: Option<SocketAddr>,
+    /// It takes no new clients.
+    pub(crate) draining: bool,
 }
 
 /// An account as its group's tables have it.
@@ -228,8 +246,25 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             };
             Reply::Order(done.map_err(|e| e.to_string()))
         }
+        Question::MailPorts => Reply::MailPorts(mail_ports(running)),
+        Question::Home { account } => Reply::Home(home_here(running, AccountId(*account)).map(|node| node.0)),
         Question::Initialize => Reply::Order(running.initialize().await),
     }
+}
+
+/// Where this node takes clients.
+pub(crate) fn mail_ports(running: &Running) -> MailPorts {
+    let address = |protocol| running.frontend.get().and_then(|frontend| frontend.address(protocol, false));
+    MailPorts { imap: address(Protocol::Imap), pop3: address(Protocol::Pop3), draining: running.is_draining() }
+}
+
+/// The node that holds the user, or else leads its group; `None` when neither is known and up, or the group has no copy here.
+pub(crate) fn home_here(running: &Running, account: AccountId) -> Option<NodeId> {
+    let local = &running.local;
+    let row = local.account(account).ok().flatten()?;
+    let owner = local.holder_of(&row).and_then(|record| record.owner);
+    let holder = owner.filter(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot));
+    holder.map(|owner| owner.node).or_else(|| local.leader(row.group).filter(|leader| local.support.is_live(*leader)))
 }
 
 async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fresh: bool) -> Reply {

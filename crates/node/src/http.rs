@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`, and the status page.
+//! `/livez`, `/readyz`, `/metrics`, and the status page; `/nginx-auth` is a file of its own.
 
 use crate::metrics::render;
 use crate::node::Node;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The routes at one address.
 pub(crate) fn router(node: Arc<Node>, page: &crate::page::Routes, address: SocketAddr) -> Router {
     let probes = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
-    probes.with_state(node).merge(page.at(address))
+    probes.with_state(node.clone()).merge(page.at(address)).merge(crate::nginx_auth::router(node))
 }
 
 /// The process answers: says nothing of quorums, so that no supervisor restarts a node for its peers' faults.

@@ -9,6 +9,7 @@ mod http;
 mod identity;
 mod links;
 mod metrics;
+mod nginx_auth;
 mod node;
 mod page;
 mod peers;

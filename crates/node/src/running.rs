@@ -334,6 +334,8 @@ fn frontend_options(node: &Arc<Node>, me: NodeId) -> Result<FrontendOptions, Fat
     options.pop3.clone_from(&config.pop3.listen);
     options.pop3s.clone_from(&config.pop3.listen_tls);
     options.lmtp.clone_from(&config.lmtp.listen);
+    options.trusted.clone_from(&config.frontend.trusted);
+    options.proxy_protocol.clone_from(&config.frontend.proxy_protocol);
     options.lmtp_add_headers = config.lmtp.add_headers;
     options.plain_login = if config.auth.plaintext_on_loopback { PlainLogin::Loopback } else { PlainLogin::Never };
     options.message_bytes_max = config.limits.message_bytes;

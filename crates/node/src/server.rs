@@ -118,7 +118,7 @@ async fn listen(node: &Arc<Node>) -> Result<tokio::task::JoinSet<Fatal>, Fatal> 
     let page = Routes::new(node.clone());
     for address in &node.config.http_listen {
         let listener = TcpListener::bind(address).await.map_err(fatal("http.listen"))?;
-        let router = http::router(node.clone(), &page, *address);
+        let router = http::router(node.clone(), &page, *address).into_make_service_with_connect_info::<crate::nginx_auth::Ends>();
         tasks.spawn(async move { Fatal { what: "http", why: format!("{:?}", axum::serve(listener, router).await) } });
     }
     Ok(tasks)

@@ -1,4 +1,4 @@
-//! Command lines (RFC 1939 sections 5 to 7, RFC 2449 section 5, RFC 2595 section 4) and SASL PLAIN (RFC 4616).
+//! Command lines (RFC 1939 sections 5 to 7, RFC 2449 section 5, RFC 2595 section 4, Dovecot's XCLIENT) and SASL PLAIN (RFC 4616).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +12,8 @@ pub(crate) enum Command {
     AuthPlain(Option<String>),
     AuthUnknown,
     Stls,
+    /// XCLIENT with its arguments.
+    Xclient(String),
     Stat,
     List(Option<u32>),
     Uidl(Option<u32>),
@@ -35,6 +37,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, &'static str> {
         "PASS" => Ok(Command::Pass(rest.to_owned())),
         "AUTH" => Ok(auth(rest.trim())),
         "STLS" => bare(Command::Stls),
+        "XCLIENT" => Ok(Command::Xclient(rest.trim().to_owned())),
         "STAT" => bare(Command::Stat),
         "LIST" => optional_number(rest).map(Command::List),
         "UIDL" => optional_number(rest).map(Command::Uidl),

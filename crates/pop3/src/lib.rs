@@ -8,6 +8,8 @@
 //! clients may be logged in at once; a message that another one removed meanwhile answers `-ERR`. DELE marks within the
 //! session, and QUIT removes what is marked by UID, which does the same however often it is tried. The unique id of a
 //! message is `<uidvalidity>.<uid>`.
+//!
+//! A proxy that [`Settings::trusted`] names tells its client's address with Dovecot's XCLIENT; others are refused it.
 
 mod command;
 mod list;

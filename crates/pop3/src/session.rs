@@ -7,7 +7,9 @@ use crate::{COMMAND_LINE_BYTES_MAX, ERRORS_MAX, IDLE_MS, LOGINS_MAX};
 use bytes::Bytes;
 use parliament_ids::limits::{BODY_PIECE_BYTES, MESSAGES_PER_ENTRY_MAX};
 use parliament_ids::{AccountId, FlagSet, MailboxId, MailboxName, RequestId, RequestSeq, SessionKey, SystemFlags, Uid, UidSet};
-use parliament_mail_api::{Answer, Call, FetchItems, FetchPage, FetchRequest, FlagChange, FlagMode, Identity, LoginError, MailboxRef};
+use parliament_mail_api::{
+    Answer, Call, FetchItems, FetchPage, FetchRequest, FlagChange, FlagMode, Forwarded, Identity, LoginError, MailboxRef,
+};
 use parliament_mail_api::{Mutation, Rejection, Reply, Request, SelectRequest, Unserved};
 
 /// What a session needs to know of its connection and server.
@@ -23,6 +25,8 @@ pub struct Settings {
     pub plain_login: bool,
     /// STLS can be carried out while the link is plain.
     pub stls: bool,
+    /// The client is a proxy that is believed what it tells of the client behind it.
+    pub trusted: bool,
 }
 
 /// Names a call within its session; ascending.
@@ -74,6 +78,8 @@ pub enum Output {
         /// Password as told.
         password: String,
     },
+    /// A trusted proxy told who its client is: from now on that is the client. Comes before a login only.
+    Forwarded(Forwarded),
     /// After the bytes sent so far: discard what was received and not yet given, do the TLS handshake as server, give
     /// [`Input::TlsStarted`].
     StartTls,
@@ -241,7 +247,9 @@ impl Session {
     }
 
     fn greet(&mut self) {
-        let greeting = format!("+OK {} POP3 ready", self.settings.host);
+        // Dovecot's proxies look for the mark in the greeting.
+        let mark = if self.settings.trusted { "[XCLIENT] " } else { "" };
+        let greeting = format!("+OK {mark}{} POP3 ready", self.settings.host);
         self.say(&greeting);
     }
 
@@ -315,6 +323,9 @@ impl Session {
         if before_login && self.settings.stls && !self.settings.tls {
             self.say("STLS");
         }
+        if before_login && self.settings.trusted {
+            self.say("XCLIENT");
+        }
         self.say(".");
     }
 
@@ -329,6 +340,8 @@ impl Session {
                 self.job = Job::Tls;
             }
             Command::Stls => self.fault("TLS is not available"),
+            Command::Xclient(_) if !self.settings.trusted => self.fault("You are not from a trusted network"),
+            Command::Xclient(arguments) => self.believe(&arguments),
             Command::User(_) | Command::Pass(_) | Command::AuthPlain(_) if !self.may_log_in() => self.fault("Only with TLS"),
             Command::User(name) => {
                 self.user = Some(name);
@@ -345,6 +358,18 @@ impl Session {
             }
             Command::AuthUnknown => self.fault("Unknown mechanism"),
             _ => self.fault("Log in first"),
+        }
+    }
+
+    /// Takes what a trusted proxy tells of its client.
+    fn believe(&mut self, arguments: &str) {
+        match Forwarded::from_xclient(arguments) {
+            Ok(told) => {
+                self.flush();
+                self.out.push(Output::Forwarded(told));
+                self.say("+OK Updated");
+            }
+            Err(_) => self.fault("Invalid parameters"),
         }
     }
 

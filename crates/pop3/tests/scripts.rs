@@ -1,9 +1,10 @@
 //! Dialogues in `scripts/*.txt`, each run whole, byte by byte, and cut in two at every byte.
 //!
 //! `C:` is a line from the client, `S:` a line from the server, `M:` a change that the mail service was asked for,
-//! `!plain`, `!stls` and `!down` are settings: no password without TLS is offered unless `!plain`. INBOX has UIDVALIDITY 9
-//! and four messages with UIDs 3, 4, 7 and 8; 7 was removed by another client after the list was taken, 8 cannot be read
-//! now. Users: ann (password `a secret`); `later` cannot be checked now, `broken` has no quorum.
+//! `!plain`, `!stls`, `!trusted` and `!down` are settings: no password without TLS is offered unless `!plain`. `F:` is what a
+//! trusted proxy told of its client. INBOX has UIDVALIDITY 9 and four messages with UIDs 3, 4, 7 and 8; 7 was removed by another
+//! client after the list was taken, 8 cannot be read now. Users: ann (password `a secret`); `later` cannot be
+//! checked now, `broken` has no quorum.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use parliament_ids::{AccountId, Boot, DateTime, EmailId, MailboxId, MailboxName, ModSeq, NodeId, RequestSeq, Rights, SessionKey};
@@ -25,15 +26,16 @@ struct Script {
 
 fn load(text: &str) -> Script {
     let key = SessionKey { node: NodeId(1), boot: Boot(1), session: 5 };
-    let settings = Settings { key, host: "mx.example".into(), tls: false, plain_login: false, stls: false };
+    let settings = Settings { key, host: "mx.example".into(), tls: false, plain_login: false, stls: false, trusted: false };
     let mut script = Script { settings, down: false, input: Vec::new(), expected: Vec::new() };
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match line.split_at(line.len().min(3)) {
             ("C: ", rest) => script.input.extend([rest.as_bytes(), b"\r\n"].concat()),
-            ("S: " | "M: ", _) => script.expected.push(line.to_owned()),
+            ("S: " | "M: " | "F: ", _) => script.expected.push(line.to_owned()),
             _ if line == "S:" => script.expected.push("S: ".to_owned()),
             _ if line == "!plain" => script.settings.plain_login = true,
             _ if line == "!stls" => script.settings.stls = true,
+            _ if line == "!trusted" => script.settings.trusted = true,
             _ if line == "!down" => script.down = true,
             _ => panic!("what is {line}?"),
         }
@@ -138,6 +140,11 @@ fn run<'a>(script: &Script, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Strin
                     session.step(0, Input::Answer { call, result }, &mut queue);
                 }
                 Output::Login { name, password } => session.step(0, Input::LoginResult(login(&name, &password)), &mut queue),
+                Output::Forwarded(client) => {
+                    let port = client.port.map(|port| port.to_string()).unwrap_or_default();
+                    let address = client.address.map(|address| address.to_string()).unwrap_or_default();
+                    told.extend_from_slice(format!("F: {address} {port} {}\r\n", client.session.unwrap_or_default()).as_bytes());
+                }
                 Output::StartTls => session.step(0, Input::TlsStarted, &mut queue),
                 Output::Close => assert!(session.is_closed()),
             }
@@ -146,7 +153,7 @@ fn run<'a>(script: &Script, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Strin
     };
     step(Input::Connected);
     pieces.for_each(|piece| step(Input::Bytes(piece)));
-    let label = |line: &str| if line.starts_with("M: ") { line.to_owned() } else { format!("S: {line}") };
+    let label = |line: &str| if line.starts_with("M: ") || line.starts_with("F: ") { line.to_owned() } else { format!("S: {line}") };
     String::from_utf8(told).unwrap().split_terminator("\r\n").map(label).collect()
 }
 

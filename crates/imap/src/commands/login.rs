@@ -1,11 +1,11 @@
-//! STARTTLS, LOGIN, AUTHENTICATE and ENABLE (RFC 9051 sections 6.2 and 6.3.1, RFC 4616, RFC 4959, RFC 5161).
+//! What a proxy tells in ID, STARTTLS, LOGIN, AUTHENTICATE and ENABLE (RFC 9051 sections 6.2 and 6.3.1, RFC 4616, RFC 4959, RFC 5161).
 
 use crate::Session;
 use crate::session::{Job, Mechanism, Output, Secret};
 use crate::wire::{COMMAND_BYTES_MAX, Event};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use parliament_mail_api::{Identity, LoginError};
+use parliament_mail_api::{Forwarded, Identity, LoginError};
 
 /// Failed logins of one connection.
 const FAILED_LOGINS_MAX: u32 = 10;
@@ -34,6 +34,17 @@ impl Session {
     /// True when passwords may travel on this link.
     pub(crate) fn may_send_password(&self) -> bool {
         self.settings.tls || self.settings.plain_login
+    }
+
+    /// Takes from an ID what a trusted proxy tells of its client. From anybody else, and once logged in, these are fields like all.
+    pub(crate) fn believe(&mut self, pairs: &[(String, Option<String>)]) {
+        if !self.settings.trusted || self.identity.is_some() {
+            return;
+        }
+        let told = Forwarded::from_id(pairs.iter().filter_map(|(field, value)| Some((field.as_str(), value.as_deref()?))));
+        if !told.is_empty() {
+            self.push(Output::Forwarded(told));
+        }
     }
 
     pub(crate) fn start_tls(&mut self, tag: &str) {

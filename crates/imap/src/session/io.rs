@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use parliament_ids::limits::MESSAGE_BYTES_MAX;
 use parliament_ids::{AccountId, MailboxId, SessionKey};
-use parliament_mail_api::{Answer, Call, Identity, LoginError, Unserved};
+use parliament_mail_api::{Answer, Call, Forwarded, Identity, LoginError, Unserved};
 use std::fmt;
 
 /// What a session needs to know of its connection and server; fixed for the connection but for `tls`.
@@ -19,6 +19,8 @@ pub struct Settings {
     pub plain_login: bool,
     /// STARTTLS can be carried out while the link is plain.
     pub starttls: bool,
+    /// The client is a proxy that is believed what it tells of the client behind it.
+    pub trusted: bool,
     /// Offer IMAP4rev2 beside IMAP4rev1; some clients stumble over it.
     pub imap4rev2: bool,
     /// Largest message accepted, bytes; at most [`MESSAGE_BYTES_MAX`].
@@ -35,6 +37,7 @@ impl Settings {
             tls: true,
             plain_login: false,
             starttls: false,
+            trusted: false,
             imap4rev2: true,
             message_bytes_max: MESSAGE_BYTES_MAX,
         }
@@ -143,6 +146,8 @@ pub enum Output {
         /// Password as told.
         password: Secret,
     },
+    /// A trusted proxy told who its client is: from now on that is the client. Comes before a login only.
+    Forwarded(Forwarded),
     /// After the bytes sent so far: discard all that was received and not yet given, do the TLS handshake as a server, give
     /// [`Input::TlsStarted`]. On failure close the connection.
     StartTls,

@@ -179,7 +179,8 @@ impl Session {
                 self.tagged(&tag, "OK Logout completed");
                 self.close();
             }
-            Command::Id(_) => {
+            Command::Id(pairs) => {
+                self.believe(&pairs);
                 self.w.fmt(format_args!("* ID (\"name\" \"Parliament\" \"version\" \"{}\")\r\n", env!("CARGO_PKG_VERSION")));
                 self.done(&tag, format_args!("OK Id completed"));
             }

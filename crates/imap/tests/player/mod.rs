@@ -48,6 +48,9 @@ impl Player {
     fn run(mut self, script: &str) -> String {
         let mut played = String::new();
         let mut together: Option<String> = None;
+        if script.lines().any(|line| line == "! trusted") {
+            self.session = Session::new(Settings { trusted: true, ..settings() });
+        }
         let plain = script.lines().any(|line| line == "! plain");
         if plain {
             self.session = Session::new(Settings { tls: false, starttls: true, ..settings() });
@@ -58,7 +61,7 @@ impl Player {
             let text = line.get(3..).unwrap_or_default();
             // The first lines of a script are comments and settings: the greeting comes after them.
             if played.starts_with("S:")
-                && (line.starts_with('#') || line == "! plain")
+                && (line.starts_with('#') || line == "! plain" || line == "! trusted")
                 && !played.contains("\nC:")
                 && !played.contains("\n!")
             {
@@ -144,6 +147,7 @@ impl Player {
                     };
                     self.one_step(Input::LoginResult(result), &mut todo);
                 }
+                Output::Forwarded(client) => self.said.extend_from_slice(format!("<{client:?}>\r\n").as_bytes()),
                 Output::StartTls => {
                     self.said.extend_from_slice(b"<TLS>\r\n");
                     self.one_step(Input::TlsStarted, &mut todo);
@@ -237,7 +241,7 @@ impl Player {
             "eof" => self.step(Input::Eof),
             "kick" => self.step(Input::Kick(&String::from_utf8(unescape(&rest.join(" "))).unwrap())),
             "shutdown" => self.step(Input::Shutdown),
-            "plain" => {}
+            "plain" | "trusted" => {}
             _ => panic!("unknown directive {directive}"),
         }
     }
