@@ -10,6 +10,7 @@ mod mails;
 mod newcomer;
 mod other_server;
 mod paused;
+mod survive;
 
 use parliament_cluster_tests::demo::{Demo, Options};
 use std::future::Future;
