@@ -193,7 +193,7 @@ impl Task {
         if turn % 5 == 4 {
             return client.command("COPY", &format!("COPY 1 {}", self.mailbox)).await.map(|_| ());
         }
-        let uid = client.judge.uid(1).filter(|_| turn % 2 == 0);
+        let uid = client.judge.uid(1).filter(|_| turn.is_multiple_of(2));
         match uid {
             Some(uid) => client.command("MOVE", &format!("UID MOVE {uid} {other}")).await.map(|_| ()),
             None => client.command("MOVE", &format!("MOVE 1:* {other}")).await.map(|_| ()),
