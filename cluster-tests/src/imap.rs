@@ -4,9 +4,9 @@
 use crate::Error;
 use crate::token::{Fetched, Token, fetched, literal_bytes, numbered, tokens};
 use bytes::{Bytes, BytesMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Largest response that is read, literals included, bytes.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -22,6 +22,10 @@ pub struct Imap {
     pub patience: Duration,
     /// Responses that came unasked since the last command, in [`Imap::idle_wait`] or before a reply was awaited.
     pub unasked: Vec<Bytes>,
+    /// A client as slow as this: it rests so long after each read.
+    pub rest: Option<Duration>,
+    /// The longest wait for bytes since this was last set to `None`.
+    pub waited: Option<(Instant, Instant)>,
 }
 
 /// What came of a command that was answered OK.
@@ -110,8 +114,27 @@ impl Imap {
     /// # Errors
     /// [`Error::Refused`] when the greeting is BYE; [`Error::Io`] and [`Error::Timeout`] when there is none within 5 s.
     pub async fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_with(address, None).await
+    }
+
+    /// Connects with a receive buffer of so many bytes, so that a slow reader is felt at the other end.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_with(address: &str, buffer: Option<u32>) -> Result<Self, Error> {
         let wait = Duration::from_secs(5);
-        let stream = tokio::time::timeout(wait, TcpStream::connect(address)).await.map_err(|_| Error::Timeout(wait))??;
+        let connecting = async {
+            let to = address.parse().map_err(|_| Error::Protocol(format!("address {address:?}")));
+            match buffer {
+                Some(bytes) => {
+                    let socket = TcpSocket::new_v4()?;
+                    socket.set_recv_buffer_size(bytes)?;
+                    Ok::<_, Error>(socket.connect(to?).await?)
+                }
+                None => Ok(TcpStream::connect(address).await?),
+            }
+        };
+        let stream = tokio::time::timeout(wait, connecting).await.map_err(|_| Error::Timeout(wait))??;
         Self::over(stream).await
     }
 
@@ -123,8 +146,8 @@ impl Imap {
         let wait = Duration::from_secs(5);
         let greeted = async {
             stream.set_nodelay(true)?;
-            let (input, output) = (BytesMut::with_capacity(16 * 1024), Vec::new());
-            let mut imap = Self { stream, input, output, tag: 0, patience: Duration::from_secs(30), unasked: Vec::new() };
+            let (input, output, patience) = (BytesMut::with_capacity(16 * 1024), Vec::new(), Duration::from_secs(30));
+            let mut imap = Self { stream, input, output, tag: 0, patience, unasked: Vec::new(), rest: None, waited: None };
             let greeting = imap.response().await?;
             match greeting.get(..5) {
                 Some(b"* OK ") => Ok(imap),
@@ -324,8 +347,19 @@ impl Imap {
         self.reply().await.map(|_| ())
     }
 
+    /// Writes bytes as they are.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
     /// One whole response, without its final CRLF. What was read is kept when the future is dropped.
-    async fn response(&mut self) -> Result<Bytes, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the connection ends, [`Error::Protocol`] for what is no response.
+    pub async fn response(&mut self) -> Result<Bytes, Error> {
         let (mut start, mut seen) = (0, 0);
         loop {
             if let Some(found) = memchr::memchr(b'\n', &self.input[seen..]) {
@@ -359,7 +393,16 @@ impl Imap {
 
     async fn fill(&mut self) -> Result<(), Error> {
         self.input.reserve(16 * 1024);
-        match self.stream.read_buf(&mut self.input).await? {
+        let began = Instant::now();
+        let read = self.stream.read_buf(&mut self.input).await?;
+        let ended = Instant::now();
+        if self.waited.is_none_or(|(from, to)| to - from < ended - began) {
+            self.waited = Some((began, ended));
+        }
+        if let Some(rest) = self.rest {
+            tokio::time::sleep(rest).await;
+        }
+        match read {
             0 => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
             _ => Ok(()),
         }

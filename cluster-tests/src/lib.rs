@@ -9,6 +9,7 @@
 //! | messages whose content can be checked | [`message`] |
 //! | loads, faults, and what they leave behind | [`load`], [`nemesis`], [`history`], [`scan`] |
 //! | verdicts, one file per property | [`checkers`], [`run`] |
+//! | sessions that outlive their users' holders | [`survive`] |
 //! | costs | [`mod@bench`], [`usage`] |
 
 pub mod bench;
@@ -25,6 +26,7 @@ pub mod nemesis;
 pub mod random;
 pub mod run;
 pub mod scan;
+pub mod survive;
 pub mod token;
 pub mod usage;
 

@@ -16,6 +16,8 @@ pub struct Lmtp {
     input: BytesMut,
     /// How long a whole delivery may take, 30 s at first.
     pub patience: Duration,
+    /// A client that stops so long in the middle of DATA.
+    pub stops: Option<Duration>,
 }
 
 impl Lmtp {
@@ -37,7 +39,7 @@ impl Lmtp {
         let wait = Duration::from_secs(5);
         let greeted = async {
             stream.set_nodelay(true)?;
-            let mut lmtp = Self { stream, input: BytesMut::new(), patience: Duration::from_secs(30) };
+            let mut lmtp = Self { stream, input: BytesMut::new(), patience: Duration::from_secs(30), stops: None };
             lmtp.expect(b'2').await?;
             lmtp.stream.write_all(b"LHLO tests.example\r\n").await?;
             lmtp.expect(b'2').await?;
@@ -73,7 +75,11 @@ impl Lmtp {
             mail?;
             return if results.iter().all(Result::is_err) { Ok(results) } else { Err(error) };
         }
-        self.stream.write_all(&dotted(message)).await?;
+        let data = dotted(message);
+        let (first, rest) = data.split_at(if self.stops.is_some() { data.len() / 2 } else { 0 });
+        self.stream.write_all(first).await?;
+        tokio::time::sleep(self.stops.unwrap_or_default()).await;
+        self.stream.write_all(rest).await?;
         for result in results.iter_mut().filter(|r| r.is_ok()) {
             *result = match self.expect(b'2').await {
                 Err(error) if error.is_fatal() => return Err(error),

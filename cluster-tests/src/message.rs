@@ -109,6 +109,13 @@ pub fn id_of(stored: &[u8]) -> Option<String> {
     field(without_trace(stored), ID_FIELD)
 }
 
+/// True when a stored message of ours has the hash that it carries.
+pub fn is_whole(stored: &[u8]) -> bool {
+    let sent = without_trace(stored);
+    let body = memchr::memmem::find(sent, b"\r\n\r\n").map_or(&[][..], |end| &sent[end + 4..]);
+    field(sent, SHA_FIELD).is_some_and(|told| told == sha(body))
+}
+
 fn field(message: &[u8], name: &str) -> Option<String> {
     for line in message.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -133,6 +140,7 @@ mod tests {
         assert_eq!(without_trace(&stored), message.bytes);
         assert_eq!(id_of(&stored).as_deref(), Some("w1.7"));
         assert_eq!(field(&message.bytes, SHA_FIELD), Some(sha(b"hello\r\n")));
+        assert!(is_whole(&stored) && !is_whole(&stored[..stored.len() - 1]), "planted: a byte is missing");
         assert_eq!(without_trace(b"Received: no end"), b"Received: no end");
         assert_eq!(id_of(b"Subject: x\r\n\r\nX-Parliament-Id: 3\r\n"), None);
     }

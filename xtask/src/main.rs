@@ -1,5 +1,5 @@
-//! Chores: `cargo xtask check | test | fix | bench | chaos`. `check` and `test` edit nothing; `test` is what continuous integration
-//! runs.
+//! Chores: `cargo xtask check | test | fix | bench | chaos | survive`. `check` and `test` edit nothing; `test` is what continuous
+//! integration runs.
 
 mod cargo;
 mod suite;
@@ -15,7 +15,9 @@ cargo xtask test     check, then all tests of all crates, those with real proces
 cargo xtask fix      formats, and lets clippy mend what it can
 cargo xtask bench    [--against dovecot] [--only parliament|dovecot] [--seconds S] [--rounds N] [--row NAME] [--json]
 cargo xtask chaos    [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES] [--history FILE] [--json]
-cargo xtask chaos    --judge FILE";
+cargo xtask chaos    --judge FILE
+cargo xtask survive  [--minutes M] [--sessions N] [--seed S] [--huge MESSAGES] [--json]
+cargo xtask survive  --handover TIMES [--json]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         ["fix"] => fix(),
         ["bench", rest @ ..] => tool("bench", rest),
         ["chaos", rest @ ..] => tool("chaos", rest),
+        ["survive", rest @ ..] => tool("survive", rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

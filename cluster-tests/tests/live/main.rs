@@ -12,6 +12,7 @@ mod other_server;
 mod page;
 mod paused;
 mod proxies;
+mod survive;
 
 use parliament_cluster_tests::demo::{Demo, Options};
 use std::future::Future;

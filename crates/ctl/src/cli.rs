@@ -382,6 +382,14 @@ pub(crate) enum LeaseVerb {
         #[command(flatten)]
         change: Change,
     },
+    /// Spread users evenly over the nodes that are up; exits 2 when some could not be moved.
+    Rebalance {
+        /// Users moved per second at most.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rate: u32,
+        #[command(flatten)]
+        change: Change,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -492,3 +492,39 @@ fn demo_verbs_without_a_demo_say_so() {
         assert!(bench.run("node list").err.contains("start `parliament demo`"));
     }
 }
+
+/// Users that one of two nodes holds all of; moved ones are held by the other.
+fn lopsided(moved: Arc<Mutex<Vec<String>>>) -> Bench {
+    let mut nodes = status(&[("n1", "z1", NodeState::Up), ("n2", "z2", NodeState::Up)], 1).nodes;
+    nodes.iter_mut().zip(1..).for_each(|(node, id)| node.id = id);
+    let nodes = json!(Nodes { nodes });
+    bench(move |_, verb, request| {
+        let mut moved = moved.lock().unwrap();
+        let lease = |user: &str| {
+            let holder = if moved.iter().any(|m| m == user) { "n2" } else { "n1" };
+            let candidates = vec!["n1".into(), "n2".into()];
+            Lease { user: user.into(), holder: Some(holder.into()), live: true, candidates, ..Lease::default() }
+        };
+        Ok(match verb {
+            NODE_LIST => nodes.clone(),
+            GROUP_LIST => json!(Groups::default()),
+            LEASE_LIST => json!(Leases { leases: ["ann@a", "bob@a", "eve@a"].map(lease).to_vec(), more: false }),
+            LEASE_MOVE => {
+                moved.push(request["user"].as_str().unwrap().to_owned());
+                json!(Lease::default())
+            }
+            _ => panic!("{verb}"),
+        })
+    })
+}
+
+#[test]
+fn rebalance_moves_what_is_too_much_and_nothing_the_second_time() {
+    let moved = Arc::new(Mutex::new(Vec::new()));
+    let bench = lopsided(moved.clone());
+    assert_eq!(bench.ask("lease rebalance --dry-run").out, "would: move 1 user\nUSER   TO\nann@a  n2\n");
+    assert!(moved.lock().unwrap().is_empty());
+    assert_eq!(bench.ask("lease rebalance --rate 1000").out, "moved 1 user\n");
+    assert_eq!(bench.ask("lease rebalance --json").json()["moved"], json!([]));
+    assert_eq!(*moved.lock().unwrap(), ["ann@a"]);
+}

@@ -107,6 +107,16 @@ pub enum Request {
         /// The mailbox.
         name: parliament_ids::MailboxName,
     },
+    /// Goes on with a body of which [`Request::ReadBody`] gave the session a piece already: what was begun can be neither taken back
+    /// nor left unfinished, whatever became of the message since. Replies [`Reply::Piece`].
+    ReadOn {
+        /// Address of the body, as [`FetchRow::hash`] told it.
+        hash: parliament_ids::BodyHash,
+        /// First byte.
+        offset: u64,
+        /// At most this many bytes, at most [`parliament_ids::limits::BODY_PIECE_BYTES`].
+        length: u32,
+    },
 }
 
 impl Request {

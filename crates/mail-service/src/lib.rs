@@ -4,6 +4,7 @@
 mod auth;
 mod body;
 mod clock;
+mod far;
 mod holder;
 mod machine;
 mod missing;

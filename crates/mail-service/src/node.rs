@@ -129,6 +129,8 @@ pub struct Local {
     pub counters: Counters,
     pub(crate) leases: Leases,
     pub(crate) told: Told,
+    /// This node stops and takes no lease any more.
+    pub(crate) retired: AtomicBool,
     /// Reads that take bodies apart, which cost processor time and several times a body's size in memory: one per core at once.
     pub(crate) long_reads: tokio::sync::Semaphore,
 }
@@ -226,7 +228,22 @@ impl Local {
         let (counters, leases, told) = (Counters::default(), Leases::default(), Told::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let long_reads = tokio::sync::Semaphore::new(cores);
-        Arc::new(Self { me, pool, support, cluster, shards, places, bodies, hub, thread_key, counters, leases, told, long_reads })
+        Arc::new(Self {
+            me,
+            pool,
+            support,
+            cluster,
+            shards,
+            places,
+            bodies,
+            hub,
+            thread_key,
+            counters,
+            leases,
+            told,
+            retired: AtomicBool::new(false),
+            long_reads,
+        })
     }
 
     /// This node's replica of a group of users.

@@ -2,7 +2,7 @@
 
 use crate::node::{Local, Shard};
 use parliament_ids::limits::BODY_PIECE_BYTES;
-use parliament_ids::{AccountId, MailboxId, Rights, Uid, UidSet};
+use parliament_ids::{AccountId, BodyHash, MailboxId, Rights, Uid, UidSet};
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{Answer, Call, Delta, Rejection, Reply, Request, Unserved};
 use parliament_mail_reads::{Parsing, ReadError, fetch_page, search_page};
@@ -42,7 +42,7 @@ impl Local {
         let outcome = match &call.body {
             // The tables are read as for any quick read; to give this thread's other work away costs more than that.
             Request::Fetch(request) if !request.items.need_body() && request.uids.len() <= QUICK_ROWS => self.long_read(shard, call)?,
-            Request::Fetch(_) | Request::Search(_) | Request::ReadBody { .. } => {
+            Request::Fetch(_) | Request::Search(_) | Request::ReadBody { .. } | Request::ReadOn { .. } => {
                 tokio::task::block_in_place(|| self.long_read(shard, call))?
             }
             _ => self.steady(shard, call.owner, || quick_read(shard.group.tables(), call))?,
@@ -70,6 +70,8 @@ impl Local {
         let tables = shard.group.tables();
         let parsing = Parsing { bodies: &*self.bodies, cache: self.bodies.parsed() };
         let mailbox = match &call.body {
+            // The right to read was there when the body was begun.
+            Request::ReadOn { hash, offset, length } => return self.read_on(hash, *offset, *length),
             Request::Fetch(request) => request.mailbox,
             Request::Search(request) => request.mailbox,
             Request::ReadBody { mailbox, .. } => *mailbox,
@@ -89,6 +91,16 @@ impl Local {
             Err(ReadError::Tables(damage)) => Err(fault(&damage)),
             Err(ReadError::Body(hash)) => {
                 self.bodies.want(hash, true);
+                Err(Unserved::BodyUnavailable)
+            }
+        }
+    }
+
+    fn read_on(&self, hash: &BodyHash, offset: u64, length: u32) -> Result<Result<Reply, Rejection>, Unserved> {
+        match self.bodies.read_range(hash, offset, (length as usize).min(BODY_PIECE_BYTES)) {
+            Ok(piece) => Ok(Ok(Reply::Piece(BytesField(piece)))),
+            Err(_) => {
+                self.bodies.want(*hash, true);
                 Err(Unserved::BodyUnavailable)
             }
         }

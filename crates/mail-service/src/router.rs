@@ -27,6 +27,9 @@ const WITHDRAWAL_ROUND_MS: u64 = 800;
 const LIVE_OWNER_ROUND_MS: u64 = 150;
 /// Pause between tries, ms: doubled from the first to the second.
 const PAUSE_MS: (u64, u64) = (4, 40);
+/// The same, ms, for so many tries in which a node named the next holder: it will serve as soon as it has applied the handover.
+const TOLD_PAUSE_MS: u64 = 2;
+const TOLD_TRIES: u32 = 15;
 
 /// The mail service that frontends of this node hold.
 pub struct Router(Arc<Local>);
@@ -96,10 +99,11 @@ impl Local {
         let Some(row) = self.account_or_wait(call.owner, deadline).await? else {
             return Ok(rejected(Rejection::NoSuchAccount));
         };
-        let (mut pause, mut denied) = (PAUSE_MS.0, None);
+        let (mut pause, mut denied, mut told, mut told_left) = (PAUSE_MS.0, None, None, TOLD_TRIES);
         let mut guess = Guess { node: self.leases.hint(call.owner), turn: 0 };
         loop {
-            let facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
+            let mut facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
+            facts.told = told.take();
             let failed = match decide(&facts) {
                 Step::Serve => match self.serve(row.group, &call, None, deadline).await {
                     Ok(answer) => return Ok(answer),
@@ -116,6 +120,7 @@ impl Local {
                         // A holder without a quorum or with full queues is the holder all the same.
                         if matches!(unserved, Unserved::NotHolder { .. } | Unserved::Unreachable) {
                             denied = Some(node);
+                            told = self.named_by(node, &unserved);
                             guess.missed(&unserved);
                         }
                         unserved
@@ -130,14 +135,26 @@ impl Local {
                     Err(unserved) => unserved,
                 },
                 Step::Refuse(hint) => Unserved::NotHolder { hint },
+                Step::Wait => Unserved::NotHolder { hint: None },
             };
             let refuse_now = relayed_by.is_some() && matches!(failed, Unserved::NotHolder { .. } | Unserved::BodyUnavailable);
             if boot_ms() >= deadline || refuse_now {
                 return Err(failed);
             }
+            if told.is_some() && told_left > 0 {
+                told_left -= 1;
+                tokio::time::sleep(Duration::from_millis(TOLD_PAUSE_MS)).await;
+                continue;
+            }
             tokio::time::sleep(Duration::from_millis(pause)).await;
             pause = (pause * 2).min(PAUSE_MS.1);
         }
+    }
+
+    /// The live node that the one asked has named as the holder.
+    fn named_by(&self, asked: NodeId, unserved: &Unserved) -> Option<NodeId> {
+        let Unserved::NotHolder { hint } = unserved else { return None };
+        hint.filter(|node| *node != asked && self.support.is_live(*node))
     }
 
     /// The account; when it is unknown here, after a barrier of group 0, because this replica may lag.
@@ -164,7 +181,8 @@ impl Local {
         Ok(Facts {
             me: self.me,
             my_boot: self.support.boot(),
-            replica: true,
+            // A node that stops serves what it still holds, and takes nothing.
+            replica: !self.retired.load(Ordering::Acquire),
             owner: owner.map(|owner| OwnerFacts {
                 node: owner.node,
                 boot: owner.boot,
@@ -175,6 +193,7 @@ impl Local {
             leader,
             leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
+            told: None,
         })
     }
 
@@ -186,7 +205,7 @@ impl Local {
         let leader = guess.node.filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
         // A request that came here by mistake is sent back without a hint.
         let leader = leader.filter(|_| !relayed);
-        Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed }
+        Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed, told: None }
     }
 
     pub(crate) fn owner_record(&self, shard: &Shard, account: AccountId) -> Result<Option<OwnerRecord>, Unserved> {
@@ -378,6 +397,15 @@ impl Local {
             // Unknown: the mark stays, and reads of this fence go through a barrier from now on.
             Err(_) => Err(Unserved::OutcomeUnknown),
         }
+    }
+
+    /// Before this node stops: it takes no lease any more and ends the boot under which it holds all of its leases, so that others take
+    /// them at their next request without waiting for promises to run out. True when a majority of group 0's voters knows of it.
+    pub async fn give_up_leases(&self, within: Duration) -> bool {
+        self.retired.store(true, Ordering::Release);
+        let boot = self.support.boot();
+        self.support.renounce();
+        tokio::time::timeout(within, self.support.begun_after(boot)).await.is_ok()
     }
 
     /// The holder of a user's lease as this replica knows it.

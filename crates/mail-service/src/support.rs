@@ -38,6 +38,10 @@ pub struct Support {
     boot: AtomicU64,
     /// This node wants to begin a new boot.
     renounced: AtomicBool,
+    /// Wakes [`Support::run`] for that at once.
+    hurry: tokio::sync::Notify,
+    /// The greatest boot that a majority of the voters has promised anything to.
+    supported: tokio::sync::watch::Sender<Boot>,
 }
 
 /// Journals a note and waits until it is durable.
@@ -90,6 +94,8 @@ impl Support {
             trusted_until: AtomicU64::new(0),
             boot: AtomicU64::new(boot.0),
             renounced: AtomicBool::new(false),
+            hurry: tokio::sync::Notify::new(),
+            supported: tokio::sync::watch::Sender::new(Boot(0)),
         })
     }
 
@@ -209,10 +215,9 @@ impl Support {
         let mut interval = tokio::time::interval(Duration::from_millis(SUPPORT_INTERVAL_MS));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            interval.tick().await;
-            for voter in self.voters.iter().copied() {
-                let this = self.clone();
-                tokio::spawn(async move { this.ask_support(voter).await });
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.hurry.notified() => {}
             }
             let withdrawn = self.own.lock().unwrap_or_else(PoisonError::into_inner).is_withdrawn(boot_ms());
             if self.renounced.swap(false, Ordering::AcqRel) || withdrawn {
@@ -221,12 +226,23 @@ impl Support {
                     Err(fault) => return fault,
                 }
             }
+            for voter in self.voters.iter().copied() {
+                let this = self.clone();
+                tokio::spawn(async move { this.ask_support(voter).await });
+            }
         }
     }
 
     /// Gives up all leases of this boot, soon: what this node still can serve it takes again.
     pub fn renounce(&self) {
         self.renounced.store(true, Ordering::Release);
+        self.hurry.notify_one();
+    }
+
+    /// Returns when a majority of the voters supports a greater boot: they know by then that `boot` is over.
+    pub async fn begun_after(&self, boot: Boot) {
+        // The sender lives as long as this.
+        let _ = self.supported.subscribe().wait_for(|supported| *supported > boot).await;
     }
 
     fn begin(&self, boot: Boot) {
@@ -256,7 +272,11 @@ impl Support {
         }
         // Under the lock, so that a new boot's reset cannot be overwritten by an old boot's grant.
         if own.boot() == self.boot() {
-            self.trusted_until.store(own.trusted_until_ms(), Ordering::Release);
+            let until = own.trusted_until_ms();
+            self.trusted_until.store(until, Ordering::Release);
+            if until > 0 {
+                self.supported.send_if_modified(|supported| own.boot() > std::mem::replace(supported, own.boot()));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 mod cluster;
 
 use cluster::{Cluster, Node, USERS, Way};
-use parliament_ids::{AccountId, Boot, FlagSet, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
+use parliament_ids::{AccountId, Boot, FlagSet, MailboxId, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{AppendMessage, BodySource, Call, MailService, Reply, Request, StatusRequest, Unserved};
 use std::time::{Duration, Instant};
@@ -152,5 +152,54 @@ async fn a_holder_that_is_cut_off_answers_nothing_stale() {
     let boot = old.support.boot();
     assert!(boot > Boot(1), "its ownerships of the boot that was withdrawn are over");
     assert_eq!(old.leader(USERS), cluster.node(2).local.leader(USERS));
+    cluster.end().await;
+}
+
+/// Nothing is applied on a node without a replica, so its sessions hear of changes from one that has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_on_a_node_without_a_replica_is_told_of_changes() {
+    let (mut cluster, ann) = Cluster::found_on("far", &[NodeId(1), NodeId(2)]).await;
+    assert_eq!(uid(cluster.node(3), append(ann, 1)).await, one(1));
+    let mut watch = cluster.node(3).router.watch(ann, MailboxId::INBOX);
+    let told = async |watch: &mut Box<dyn parliament_mail_api::Watch>| tokio::time::timeout(Duration::from_secs(5), watch.changed()).await;
+    // The first answer of a node says that anything may have changed before.
+    assert!(told(&mut watch).await.is_ok());
+    assert_eq!(uid(cluster.node(1), append(ann, 2)).await, one(2));
+    assert!(told(&mut watch).await.is_ok(), "a change at the node that is asked");
+    cluster.kill(NodeId(1)).await;
+    cluster.start(NodeId(1)).await;
+    cluster.set_ways(NodeId(1), Way::Open);
+    assert_eq!(uid(cluster.node(2), append(ann, 3)).await, one(3));
+    assert!(told(&mut watch).await.is_ok(), "after the asked node has died and come back");
+    cluster.end().await;
+}
+
+/// A rolling restart must not cost what a death costs: nobody waits for promises to run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_gives_its_leases_up_at_once() {
+    let (cluster, ann) = Cluster::found("retire").await;
+    assert_eq!(uid(cluster.node(2), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    let first = cluster.node(1).local.clone();
+    while !first.support.trusted(first.support.boot()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // As at a graceful stop, where leaderships go first.
+    let second_leads = || [1, 3].iter().all(|node| cluster.node(*node).local.leader(USERS) == Some(NodeId(2)));
+    while !second_leads() {
+        if let Some(leader) = first.leader(USERS).filter(|leader| *leader != NodeId(2)) {
+            let _ = cluster.node(leader.0).local.shard(USERS).unwrap().group.transfer_leader(NodeId(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let began = Instant::now();
+    assert!(first.give_up_leases(Duration::from_secs(2)).await);
+    assert_eq!(uid(cluster.node(3), append(ann, 2)).await, one(2));
+    let took = began.elapsed();
+    eprintln!("leases were given up and one was taken in {took:?}");
+    assert!(took < Duration::from_millis(parliament_ids::limits::SUPPORT_MS), "it took {took:?}");
+    let row = first.account(ann).unwrap().unwrap();
+    assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3), "its own sessions go on");
+    assert_eq!(first.holder_of(&row).unwrap().owner.map(|owner| owner.node), Some(NodeId(2)));
     cluster.end().await;
 }

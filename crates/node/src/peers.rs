@@ -69,6 +69,10 @@ impl PeerHandler for Peers {
                 let work = self.0.runtime.spawn(async move { running.local.on_relay(from, payload).await });
                 work.await.map_err(|e| e.to_string())?
             }
+            Method::Changes => {
+                let work = self.0.runtime.spawn(async move { running.local.on_changes(&payload).await });
+                work.await.map_err(|e| e.to_string())?
+            }
             Method::Ask => {
                 let work = self.0.runtime.spawn(async move { ask::answer(&running, &payload).await });
                 work.await.map_err(|e| e.to_string())?

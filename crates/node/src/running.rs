@@ -120,6 +120,7 @@ impl Running {
         node.runtime.spawn(crate::tasks::learners(self.clone()));
         node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
         node.runtime.spawn(self.local.bodies.clone().pull_missing());
+        node.runtime.spawn(self.local.clone().hear_of_changes());
         node.runtime.spawn(crate::tasks::look_for_missing(self.clone()));
         node.runtime.spawn(crate::pulse::ask_peers(self.clone()));
         node.runtime.spawn(crate::pulse::look(self.clone()));
@@ -253,14 +254,15 @@ impl Running {
         self.group_ids().into_iter().filter_map(|group| self.metrics(group)).all(|m| m.applied == m.last_log && m.role != Role::Stopping)
     }
 
-    /// Hands the lead of each group led here to another voter that is up.
+    /// Hands the lead of each group led here to another voter that is up, not all to the same.
     pub(crate) async fn give_up_leaderships(&self) {
         for group in self.group_ids() {
             if self.local.leader(group) != Some(self.local.me) {
                 continue;
             }
             let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
-            let Some(to) = self.identity.document.voters(group).into_iter().find(up) else { continue };
+            let others: Vec<NodeId> = self.identity.document.voters(group).into_iter().filter(up).collect();
+            let Some(to) = others.get(group.0 as usize % others.len().max(1)).copied() else { continue };
             let handed = match self.local.shard(group) {
                 Some(shard) => shard.group.transfer_leader(to).await,
                 None => self.local.cluster.transfer_leader(to).await,

@@ -19,6 +19,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// How long clients may take to leave when the node stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// How long the other nodes may take to hear that this one gives up its leases.
+const LEASES_GRACE: Duration = Duration::from_secs(2);
 
 type FilterHandle = reload::Handle<EnvFilter, Registry>;
 
@@ -143,12 +145,16 @@ fn reload_settings(node: &Node, sources: &parliament_config::Sources, filter: &F
     }
 }
 
-/// Leaderships go to others, clients are told, tables and journal are made durable.
+/// Leaderships and leases go to others, clients are told, tables and journal are made durable.
 async fn stop(node: &Arc<Node>) {
     tracing::info!("stopping");
     if let Some(running) = node.running() {
         running.set_draining();
+        // A free lease goes to the leader of its group, so leaderships are given up first.
         running.give_up_leaderships().await;
+        if !running.local.give_up_leases(LEASES_GRACE).await {
+            tracing::warn!("no majority of group 0 heard that this node stops: its users are taken over when its promises run out");
+        }
         if let Some(frontend) = running.frontend.get() {
             frontend.begin_drain();
             frontend.drain(DRAIN_GRACE).await;

@@ -6,11 +6,14 @@ use crate::transfer::Transfer;
 use crate::{COMMAND_LINE_BYTES_MAX, ERRORS_MAX, IDLE_MS, LOGINS_MAX};
 use bytes::Bytes;
 use parliament_ids::limits::{BODY_PIECE_BYTES, MESSAGES_PER_ENTRY_MAX};
-use parliament_ids::{AccountId, FlagSet, MailboxId, MailboxName, RequestId, RequestSeq, SessionKey, SystemFlags, Uid, UidSet};
+use parliament_ids::{AccountId, BodyHash, FlagSet, MailboxId, MailboxName, RequestId, RequestSeq, SessionKey, SystemFlags, Uid, UidSet};
 use parliament_mail_api::{
     Answer, Call, FetchItems, FetchPage, FetchRequest, FlagChange, FlagMode, Forwarded, Identity, LoginError, MailboxRef,
 };
 use parliament_mail_api::{Mutation, Rejection, Reply, Request, SelectRequest, Unserved};
+
+/// Tries to read on within a message that is half sent; each lasts as long as the mail store's deadline.
+const TRIES_WITHIN_MESSAGE: u32 = 3;
 
 /// What a session needs to know of its connection and server.
 #[derive(Clone, Debug)]
@@ -104,6 +107,8 @@ enum Job {
     Select,
     /// Waits for a page of sizes; these UIDs are still to come.
     Sizes(UidSet),
+    /// Waits for the address of a large message's body, so that it can be read to its end whatever becomes of the message.
+    Locate(Reading),
     /// Waits for a piece of a message.
     Read(Reading),
     /// Waits for the marks of a chunk, then its removal; the rest of the UIDs wait behind it.
@@ -119,8 +124,11 @@ enum Job {
 struct Reading {
     uid: Uid,
     size: u64,
+    hash: Option<BodyHash>,
     offset: u64,
     transfer: Transfer,
+    /// Tries in a row that brought nothing after the first piece.
+    tries: u32,
 }
 
 /// One client's session.
@@ -431,6 +439,7 @@ impl Session {
         match std::mem::replace(&mut self.job, Job::None) {
             Job::Select => self.selected_inbox(outcome),
             Job::Sizes(left) => self.sizes(&left, outcome),
+            Job::Locate(reading) => self.located(reading, outcome),
             Job::Read(reading) => self.read(reading, outcome),
             Job::Remove { chunk, rest, marked } => self.removed(chunk, rest, marked, &outcome),
             job => self.job = job,
@@ -517,20 +526,47 @@ impl Session {
 
     fn retrieve(&mut self, number: u32, transfer: Transfer) {
         match self.list.get(number) {
-            Some((uid, size)) => self.read_on(Reading { uid, size, offset: 0, transfer }),
+            Some((uid, size)) => {
+                let reading = Reading { uid, size, hash: None, offset: 0, transfer, tries: 0 };
+                if size <= BODY_PIECE_BYTES as u64 { self.read_on(reading) } else { self.locate(reading) }
+            }
             None => self.say("-ERR No such message"),
+        }
+    }
+
+    fn locate(&mut self, reading: Reading) {
+        let (items, uids) = (FetchItems { size: true, ..FetchItems::default() }, UidSet::one(reading.uid));
+        let request = FetchRequest { mailbox: self.mailbox, uids, items, changed_since: None, vanished: false };
+        self.call(Job::Locate(reading), None, Request::Fetch(request));
+    }
+
+    fn located(&mut self, mut reading: Reading, outcome: Result<Result<Reply, Rejection>, Unserved>) {
+        match outcome {
+            Ok(Ok(Reply::Fetched(FetchPage { rows, .. }))) if !rows.is_empty() => {
+                reading.hash = rows.first().and_then(|row| row.hash);
+                self.read_on(reading);
+            }
+            Ok(_) => self.say("-ERR Message is gone"),
+            Err(_) => self.say("-ERR [SYS/TEMP] Message not available now"),
         }
     }
 
     fn read_on(&mut self, reading: Reading) {
         let length = u32::try_from(BODY_PIECE_BYTES).unwrap_or(u32::MAX);
-        let body = Request::ReadBody { mailbox: self.mailbox, uid: reading.uid, offset: reading.offset, length };
+        let body = match reading.hash {
+            Some(hash) if reading.offset > 0 => Request::ReadOn { hash, offset: reading.offset, length },
+            _ => Request::ReadBody { mailbox: self.mailbox, uid: reading.uid, offset: reading.offset, length },
+        };
         self.call(Job::Read(reading), None, body);
     }
 
     fn read(&mut self, mut reading: Reading, outcome: Result<Result<Reply, Rejection>, Unserved>) {
         let bytes = match outcome {
             Ok(Ok(Reply::Piece(bytes))) => bytes.0,
+            Err(_) if reading.offset > 0 && reading.tries < TRIES_WITHIN_MESSAGE => {
+                reading.tries += 1;
+                return self.read_on(reading);
+            }
             // What was begun can be neither ended nor taken back.
             _ if reading.offset > 0 => {
                 self.job = Job::Read(reading);
@@ -545,6 +581,7 @@ impl Session {
         let mut wire = std::mem::take(&mut self.pending);
         let enough = reading.transfer.piece(&bytes, &mut wire);
         reading.offset += bytes.len() as u64;
+        reading.tries = 0;
         let ended = enough || bytes.len() < BODY_PIECE_BYTES || reading.offset >= reading.size;
         if ended {
             reading.transfer.finish(&mut wire);

@@ -7,7 +7,9 @@
 //! checked now, `broken` has no quorum.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use parliament_ids::{AccountId, Boot, DateTime, EmailId, MailboxId, MailboxName, ModSeq, NodeId, RequestSeq, Rights, SessionKey};
+use parliament_ids::{
+    AccountId, BodyHash, Boot, DateTime, EmailId, MailboxId, MailboxName, ModSeq, NodeId, RequestSeq, Rights, SessionKey,
+};
 use parliament_ids::{SystemFlags, ThreadId, Uid, UidSet, UidValidity};
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{Answer, Call, FetchPage, FetchRow, FlagRow, Identity, LoginError, Mutation, Rejection, Reply, Request};
@@ -224,4 +226,56 @@ fn silence_stop_and_long_lines() {
     let (mut session, mut out) = session_and_outputs();
     session.step(0, Input::Stop("a\r\nb"), &mut out);
     assert_eq!(out, [Output::Send("-ERR [SYS/TEMP] a  b\r\n".into()), Output::Close]);
+}
+
+/// Answers the call in flight; what the session wants next.
+fn answered(session: &mut Session, call: parliament_pop3::CallId, outcome: Result<Result<Reply, Rejection>, Unserved>) -> Vec<Output> {
+    let mut out = Vec::new();
+    let result = outcome.map(|outcome| Answer { outcome, delta: None });
+    session.step(0, Input::Answer { call, result }, &mut out);
+    out
+}
+
+/// The call among the outputs.
+fn asked(out: &[Output]) -> (parliament_pop3::CallId, Request) {
+    let call = |output: &Output| match output {
+        Output::Call { call, body } => Some((*call, body.body.clone())),
+        _ => None,
+    };
+    out.iter().find_map(call).unwrap_or_else(|| panic!("no call in {out:?}"))
+}
+
+/// Within a message nothing can be said, so it is read to its end through a pause and although another client has removed it.
+#[test]
+fn a_large_message_that_was_begun_is_completed() {
+    const SIZE: u64 = 300_000;
+    let script = load("!plain");
+    let (mut session, mut out) = (Session::new(script.settings), Vec::new());
+    session.step(0, Input::Connected, &mut out);
+    session.step(0, Input::Bytes(b"USER ann\r\nPASS a secret\r\n"), &mut out);
+    out.clear();
+    session.step(0, Input::LoginResult(login("ann", "a secret")), &mut out);
+    let sized = |uids: &UidSet| {
+        let Reply::Fetched(mut page) = sizes(uids) else { unreachable!() };
+        page.rows.iter_mut().for_each(|row| (row.size, row.hash) = (SIZE, Some(BodyHash([7; 32]))));
+        Reply::Fetched(page)
+    };
+    out = answered(&mut session, asked(&out).0, Ok(Ok(selected())));
+    while let Some(Output::Call { call, body }) = out.last().cloned() {
+        let Request::Fetch(fetch) = &body.body else { panic!("{body:?}") };
+        out = answered(&mut session, call, Ok(Ok(sized(&fetch.uids))));
+    }
+    session.step(0, Input::Bytes(b"RETR 1\r\n"), &mut out);
+    out = answered(&mut session, asked(&out).0, Ok(Ok(sized(&UidSet::one(Uid(3))))));
+    let piece = |bytes: usize| Ok(Ok(Reply::Piece(BytesField(vec![b'x'; bytes].into()))));
+    out = answered(&mut session, asked(&out).0, piece(256 * 1024));
+    for _ in 0..2 {
+        let (call, request) = asked(&out);
+        assert!(matches!(request, Request::ReadOn { hash: BodyHash([7, ..]), offset: 262_144, .. }), "{request:?}");
+        out = answered(&mut session, call, Err(Unserved::NoQuorum));
+    }
+    out = answered(&mut session, asked(&out).0, piece(SIZE as usize - 256 * 1024));
+    assert!(!session.is_closed() && session.wants_input());
+    let Some(Output::Send(end)) = out.last() else { panic!("{out:?}") };
+    assert!(end.ends_with(b"xx\r\n.\r\n"));
 }

@@ -3,6 +3,8 @@
 
 mod promise;
 mod route;
+mod spread;
 
 pub use promise::{Granted, OwnSupport, Promises, Withdrawn};
 pub use route::{Facts, OwnerFacts, Step, decide};
+pub use spread::{HeldUser, spread};

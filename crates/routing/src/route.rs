@@ -34,6 +34,9 @@ pub struct Facts {
     pub leader_near: bool,
     /// True when this request was relayed here already: it is served or refused, not sent on.
     pub relayed: bool,
+    /// The live node that the owner as applied here, or another one asked, has just named as the holder: it knows of a handover that
+    /// this node has not applied yet.
+    pub told: Option<NodeId>,
 }
 
 /// What to do with the request now.
@@ -50,6 +53,8 @@ pub enum Step {
     },
     /// Answer that another node should be asked.
     Refuse(Option<NodeId>),
+    /// Look again soon: this node is said to be the holder and has yet to apply that.
+    Wait,
 }
 
 /// Decides one step. A free or orphaned lease goes to the group's leader when it is near, because its writes then take one
@@ -65,6 +70,11 @@ pub fn decide(facts: &Facts) -> Step {
                 Step::Relay(owner.node)
             }
         }
+        // A handover that is not applied here yet. Taking the lease from an owner that lives would only cost the time of the attempt.
+        Some(OwnerFacts { denied: true, .. }) if facts.told.is_some() && !facts.relayed => match facts.told {
+            Some(node) if node != facts.me => Step::Relay(node),
+            _ => Step::Wait,
+        },
         other => {
             let from = other.map(|owner| (owner.node, owner.boot));
             match facts.leader {
@@ -86,7 +96,7 @@ mod tests {
     const OTHER: NodeId = NodeId(2);
 
     fn facts() -> Facts {
-        Facts { me: ME, my_boot: Boot(5), replica: true, owner: None, leader: Some(ME), leader_near: true, relayed: false }
+        Facts { me: ME, my_boot: Boot(5), replica: true, owner: None, leader: Some(ME), leader_near: true, relayed: false, told: None }
     }
     fn owner(node: NodeId, boot: u64) -> OwnerFacts {
         OwnerFacts { node, boot: Boot(boot), boot_ended: false, live: true, denied: false }
@@ -108,6 +118,13 @@ mod tests {
             ("a dead owner", by(dead), Step::Acquire { from: Some((OTHER, Boot(1))) }),
             ("an ended boot", by(OwnerFacts { boot_ended: true, ..owner(OTHER, 1) }), Step::Acquire { from: Some((OTHER, Boot(1))) }),
             ("a denying owner", by(OwnerFacts { denied: true, ..owner(OTHER, 1) }), Step::Acquire { from: Some((OTHER, Boot(1))) }),
+            (
+                "handed over to another",
+                Facts { told: Some(NodeId(3)), ..by(OwnerFacts { denied: true, ..owner(OTHER, 1) }) },
+                Step::Relay(NodeId(3)),
+            ),
+            ("handed over to me", Facts { told: Some(ME), ..by(OwnerFacts { denied: true, ..owner(OTHER, 1) }) }, Step::Wait),
+            ("told of a handover and applied it", Facts { told: Some(NodeId(3)), ..by(owner(ME, 5)) }, Step::Serve),
             ("a dead owner, another leads", Facts { leader: Some(NodeId(3)), ..by(dead) }, Step::Relay(NodeId(3))),
             ("relayed to me, free, another leads", Facts { leader: Some(OTHER), relayed: true, ..facts() }, Step::Acquire { from: None }),
             ("no replica here, no leader", Facts { replica: false, leader: None, ..facts() }, Step::Refuse(None)),

@@ -59,6 +59,8 @@ pub enum Method {
     ReadIndex = 3,
     /// A question or order of an operator's command, asked by the node that the operator talks to; JSON both ways.
     Ask = 4,
+    /// Which mailboxes changed on the asked node since a mark, once some have: for sessions on nodes without a copy of their group.
+    Changes = 5,
 }
 
 impl Method {
@@ -70,6 +72,7 @@ impl Method {
             2 => Some(Self::Relay),
             3 => Some(Self::ReadIndex),
             4 => Some(Self::Ask),
+            5 => Some(Self::Changes),
             _ => None,
         }
     }

@@ -1,11 +1,20 @@
 //! Verbs about who holds whom, and about client sessions.
 
 use super::{Remote, dry};
-use crate::api::{self, Kick, Kicked, Lease, LeaseMove, Leases, Mask, OneUser, Sessions};
+use crate::api::{self, Groups, Kick, Kicked, Lease, LeaseMove, Leases, Mask, NodeState, Nodes, Nothing, OneUser, Sessions};
 use crate::cli::{Change, LeaseVerb};
 use crate::error::{AdminError, exit};
 use crate::output::{Report, age, table};
+use parliament_ids::NodeId;
+use parliament_routing::{HeldUser, spread};
+use serde::Serialize;
 use serde_json::json;
+use std::time::Duration;
+
+/// Moves that are planned at once; then it is looked again who holds whom.
+const PLANNED_MAX: usize = 1000;
+/// So often it is looked again; users that do not stay where they were put must not keep this going.
+const ROUNDS_MAX: usize = 100;
 
 pub(crate) async fn lease(remote: &mut Remote<'_>, verb: LeaseVerb) -> Result<Report, AdminError> {
     match verb {
@@ -23,12 +32,7 @@ pub(crate) async fn lease(remote: &mut Remote<'_>, verb: LeaseVerb) -> Result<Re
             Ok(Report::new(&lease, text))
         }
         LeaseVerb::List { mask } => {
-            let leases = remote
-                .pages(api::LEASE_LIST, &mask, |page: Leases| {
-                    let last = page.leases.last().map(|l| l.user.clone());
-                    (page.leases, last, page.more)
-                })
-                .await?;
+            let leases = leases(remote, &mask).await?;
             let row = |l: &Lease| vec![l.user.clone(), holder(l), l.fence.to_string(), l.group.to_string()];
             let text = table(&["USER", "HOLDER", ">FENCE", ">GROUP"], &leases.iter().map(row).collect::<Vec<_>>());
             Ok(Report::new(&json!({ "leases": leases }), text))
@@ -42,7 +46,80 @@ pub(crate) async fn lease(remote: &mut Remote<'_>, verb: LeaseVerb) -> Result<Re
             };
             Ok(Report::new(&lease, sentence))
         }
+        LeaseVerb::Rebalance { rate, change } => rebalance(remote, rate, change).await,
     }
+}
+
+async fn leases(remote: &Remote<'_>, mask: &str) -> Result<Vec<Lease>, AdminError> {
+    let rows = |page: Leases| {
+        let last = page.leases.last().map(|l| l.user.clone());
+        (page.leases, last, page.more)
+    };
+    remote.pages(api::LEASE_LIST, mask, rows).await
+}
+
+/// What became of `lease rebalance`.
+#[derive(Debug, Default, Serialize)]
+struct Rebalanced {
+    /// Users that were moved, or would be.
+    moved: Vec<LeaseMove>,
+    /// Users that did not move, and why.
+    refused: Vec<String>,
+}
+
+async fn rebalance(remote: &Remote<'_>, rate: u32, change: Change) -> Result<Report, AdminError> {
+    let mut done = Rebalanced::default();
+    for _ in 0..ROUNDS_MAX {
+        let moves = plan(remote, change.dry_run).await?;
+        let before = done.moved.len();
+        if change.dry_run {
+            done.moved = moves;
+            break;
+        }
+        for one in moves {
+            match remote.ask::<_, Lease>(api::LEASE_MOVE, &one).await {
+                Ok(_) => done.moved.push(one),
+                Err(error) if error.is_unreachable() => return Err(error),
+                Err(error) => done.refused.push(format!("{}: {}", one.user, error.message)),
+            }
+            tokio::time::sleep(Duration::from_secs(1) / rate).await;
+        }
+        if done.moved.len() == before {
+            break;
+        }
+    }
+    let count = |n: usize| format!("{n} user{}", if n == 1 { "" } else { "s" });
+    let mut text = if change.dry_run {
+        dry(change, &format!("move {}\n", count(done.moved.len())))
+    } else {
+        format!("moved {}\n", count(done.moved.len()))
+    };
+    let row = |one: &LeaseMove| vec![one.user.clone(), one.to.clone()];
+    if change.dry_run {
+        text.push_str(&table(&["USER", "TO"], &done.moved.iter().map(row).collect::<Vec<_>>()));
+    }
+    done.refused.iter().for_each(|why| text.push_str(&format!("not moved: {why}\n")));
+    let code = if done.refused.is_empty() { exit::OK } else { exit::WARNINGS };
+    Ok(Report::new(&done, text).exit(code))
+}
+
+/// The moves after which users are spread evenly over the nodes that are up.
+async fn plan(remote: &Remote<'_>, dry_run: bool) -> Result<Vec<LeaseMove>, AdminError> {
+    let nodes: Nodes = remote.ask(api::NODE_LIST, &Nothing {}).await?;
+    let groups: Groups = remote.ask(api::GROUP_LIST, &Nothing {}).await?;
+    let leases = leases(remote, "*").await?;
+    let id = |name: &str| nodes.nodes.iter().find(|node| node.name == name).map(|node| NodeId(node.id));
+    let leader = |group: u32| groups.groups.iter().find(|row| row.id == group).and_then(|row| id(row.leader.as_deref()?));
+    let held = |lease: &Lease| {
+        let holder = lease.holder.as_deref().filter(|_| lease.live).and_then(id)?;
+        let candidates = lease.candidates.iter().filter_map(|name| id(name)).collect();
+        Some((lease.user.clone(), HeldUser { holder, candidates, leader: leader(lease.group) }))
+    };
+    let (users, held): (Vec<String>, Vec<HeldUser>) = leases.iter().filter_map(held).unzip();
+    let live: Vec<NodeId> = nodes.nodes.iter().filter(|node| node.state == NodeState::Up).map(|node| NodeId(node.id)).collect();
+    let named = |to: NodeId| nodes.nodes.iter().find(|node| node.id == to.0).map(|node| node.name.clone());
+    let moves = spread(&held, &live, PLANNED_MAX);
+    Ok(moves.into_iter().filter_map(|(at, to)| Some(LeaseMove { user: users.get(at)?.clone(), to: named(to)?, dry_run })).collect())
 }
 
 fn holder(lease: &Lease) -> String {

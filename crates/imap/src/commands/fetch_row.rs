@@ -43,6 +43,10 @@ impl Row {
     /// The request for the next piece.
     pub(crate) fn piece(&self, mailbox: MailboxId) -> Request {
         let length = u32::try_from(self.left.min(BODY_PIECE_BYTES as u64)).unwrap_or(u32::MAX);
+        // Once its literal is announced it must be completed, even if the message goes away meanwhile.
+        if let (true, Some(hash)) = (self.begun, self.row.hash) {
+            return Request::ReadOn { hash, offset: self.offset, length };
+        }
         Request::ReadBody { mailbox, uid: self.row.flags.uid, offset: self.offset, length }
     }
 }

@@ -253,7 +253,7 @@ impl Session {
         let account = identity.account;
         let view = match body {
             // Pieces of bodies and a new selection leave the present view alone.
-            Request::Select(_) | Request::Upload { .. } | Request::ReadBody { .. } => None,
+            Request::Select(_) | Request::Upload { .. } | Request::ReadBody { .. } | Request::ReadOn { .. } => None,
             _ => self.view.as_ref().filter(|view| !view.gone).map(|view| view.mark),
         };
         self.calls += 1;

@@ -37,6 +37,8 @@ pub(crate) struct Fake {
     pub(crate) rights: Rights,
     pub(crate) page: usize,
     pub(crate) limits: QuotaLimits,
+    /// All bodies that ever were; a real store keeps them for a while too.
+    stored: Vec<Vec<u8>>,
     modseq: u64,
     ids: u64,
     last: Option<(RequestSeq, Result<Reply, Rejection>)>,
@@ -54,6 +56,7 @@ impl Fake {
             rights: Rights::ALL,
             page: 3,
             limits: QuotaLimits::default(),
+            stored: Vec::new(),
             modseq: 1,
             ids: 0,
             last: None,
@@ -107,6 +110,7 @@ impl Fake {
         let keywords = self.keyword_bits(at, &flags.keywords);
         self.ids += 1;
         let email_id = self.ids;
+        self.stored.push(body.to_vec());
         let mailbox = &mut self.mailboxes[at];
         let uid = mailbox.uid_next;
         mailbox.uid_next += 1;
@@ -320,9 +324,19 @@ impl Fake {
                 let to = (from + *length as usize).min(body.len());
                 Ok(Reply::Piece(BytesField(body[from..to].to_vec().into())))
             }
+            Request::ReadOn { hash, offset, length } => {
+                let body = self.stored.iter().find(|body| hash_of(body) == *hash).unwrap();
+                let from = (*offset as usize).min(body.len());
+                let to = (from + *length as usize).min(body.len());
+                Ok(Reply::Piece(BytesField(body[from..to].to_vec().into())))
+            }
             other => self.read(other),
         }
     }
+}
+
+pub(crate) fn hash_of(body: &[u8]) -> BodyHash {
+    BodyHash(*blake3::hash(body).as_bytes())
 }
 
 pub(crate) fn flag_row(uid: u32, message: &Message) -> FlagRow {

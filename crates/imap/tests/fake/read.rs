@@ -135,7 +135,7 @@ fn row(uid: u32, message: &Message, items: &FetchItems) -> FetchRow {
         internal_date: message.date,
         save_date: message.date.seconds,
         size: message.body.len() as u64,
-        hash: None,
+        hash: Some(super::hash_of(&message.body)),
         email_id: EmailId(message.email_id),
         thread_id: ThreadId(7),
         envelope: wire(items.envelope, "(NIL \"hi\" NIL NIL NIL NIL NIL NIL NIL NIL)"),

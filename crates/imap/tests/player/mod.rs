@@ -224,7 +224,8 @@ impl Player {
             "spool-full" => self.spool_full = true,
             "hold" => self.held = Some(VecDeque::new()),
             "go" => {
-                for (call, body) in self.held.take().unwrap() {
+                let next = (rest.first() == Some(&"hold")).then(VecDeque::new);
+                for (call, body) in std::mem::replace(&mut self.held, next).unwrap() {
                     let result = self.store.call(body);
                     self.step(Input::Answer { call, result });
                 }

@@ -59,14 +59,22 @@ pub(crate) struct Cluster {
     /// Where each node listens; taken by its server when it starts.
     listeners: HashMap<NodeId, std::net::SocketAddr>,
     nodes: HashMap<NodeId, Node>,
+    /// The nodes with a replica of the group of users.
+    replicas: Vec<NodeId>,
 }
 
 impl Cluster {
     /// Founds a cluster of one group of users, led by node 1 as group 0 is, with one account.
     pub(crate) async fn found(name: &str) -> (Self, AccountId) {
+        Self::found_on(name, &NODES).await
+    }
+
+    /// The same, with replicas of the group of users on these nodes alone.
+    pub(crate) async fn found_on(name: &str, replicas: &[NodeId]) -> (Self, AccountId) {
         let dir = std::env::temp_dir().join(format!("parliament-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let mut cluster = Self { dir, wires: HashMap::new(), listeners: HashMap::new(), nodes: HashMap::new() };
+        let mut cluster =
+            Self { dir, wires: HashMap::new(), listeners: HashMap::new(), nodes: HashMap::new(), replicas: replicas.to_vec() };
         for node in NODES {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             cluster.listeners.insert(node, listener.local_addr().unwrap());
@@ -83,7 +91,8 @@ impl Cluster {
         let first = &cluster.nodes[&NODES[0]];
         let members: BTreeMap<NodeId, NodeInfo> = NODES.into_iter().map(|node| (node, NodeInfo::default())).collect();
         first.local.cluster.initialize(members.clone()).await.unwrap();
-        first.local.shards[&USERS].group.initialize(members).await.unwrap();
+        let users = members.into_iter().filter(|(node, _)| replicas.contains(node)).collect();
+        first.local.shards[&USERS].group.initialize(users).await.unwrap();
         let local = first.local.clone();
         let formed = cluster_state::ClusterRecord { id: CLUSTER, name: "test".into(), groups: 1 };
         let form = cluster_state::Command::Form { cluster: formed, nodes: Vec::new(), placement: Vec::new() };
@@ -110,7 +119,7 @@ impl Cluster {
         let ways = NODES.into_iter().filter(|to| *to != id).map(|to| (to, self.wires[&(id, to)].address.clone())).collect();
         let (dir, listen) = (self.dir.join(id.to_string()), self.listeners[&id]);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let opening = runtime.spawn(Node::open(id, dir, listen, ways));
+        let opening = runtime.spawn(Node::open(id, dir, listen, ways, self.replicas.clone()));
         let (local, groups, journal) = opening.await.unwrap();
         let router = Arc::new(Router::new(local.clone()));
         self.nodes.insert(id, Node { local, router, groups, journal, runtime: Some(runtime) });
@@ -178,6 +187,7 @@ impl Node {
         dir: PathBuf,
         listen: std::net::SocketAddr,
         ways: BTreeMap<NodeId, String>,
+        replicas: Vec<NodeId>,
     ) -> (Arc<Local>, Arc<GroupSet>, Journal) {
         std::fs::create_dir_all(&dir).unwrap();
         let mut options = Options::new(dir.join("journal"));
@@ -194,16 +204,20 @@ impl Node {
         let bodies = BodyExchange::new(store, pool.clone(), tokio::runtime::Handle::current());
         let hub = Arc::new(WatchHub::default());
         let cluster = group(&groups, &journal, &dir, GroupId::CLUSTER, Arc::new(ClusterMachine), Arc::new(NoBodies)).await;
-        let machine = UsersMachine::new(hub.clone(), bodies.clone());
-        let users = group(&groups, &journal, &dir, USERS, machine.clone(), Arc::new(Gate(bodies.clone()))).await;
-        let shards = BTreeMap::from([(USERS, Shard::new(users, machine, NODES.to_vec()))]);
-        let places = BTreeMap::from([(USERS, NODES.to_vec())]);
+        let mut shards = BTreeMap::new();
+        if replicas.contains(&me) {
+            let machine = UsersMachine::new(hub.clone(), bodies.clone());
+            let users = group(&groups, &journal, &dir, USERS, machine.clone(), Arc::new(Gate(bodies.clone()))).await;
+            shards.insert(USERS, Shard::new(users, machine, replicas.clone()));
+        }
+        let places = BTreeMap::from([(USERS, replicas)]);
         let local = Local::new(me, pool, support.clone(), cluster, shards, places, bodies, hub, CLUSTER_KEY);
         let listener = TcpListener::bind(listen).await.unwrap();
         let handler = Arc::new(Handler { local: local.clone(), groups: groups.clone(), runtime: tokio::runtime::Handle::current() });
         let server = Server { peers: handler.clone(), admin: handler, tls: None };
         tokio::spawn(server.run(listener));
         tokio::spawn(local.bodies.clone().pull_missing());
+        tokio::spawn(local.clone().hear_of_changes());
         groups.runtime().spawn(support.run());
         let up = (local.pool.clone(), groups.clone());
         tokio::spawn(async move {
@@ -274,6 +288,7 @@ impl PeerHandler for Handler {
                 let local = self.local.clone();
                 self.runtime.spawn(async move { local.on_relay(from, payload).await }).await.map_err(|e| e.to_string())?
             }
+            Method::Changes => self.local.on_changes(&payload).await,
             Method::Ask => Err("nobody asks here".into()),
         }
     }
