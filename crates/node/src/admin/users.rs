@@ -70,7 +70,7 @@ pub(super) async fn import(asked: &Asked, request: &api::UserImport) -> Outcome 
                     result.refused.push(api::RefusedUser { name, why: "exists already".into() });
                 }
             }
-            StateReply::Done => return Err(bug("no accounts in the reply")),
+            other => return Err(bug(format!("{other:?}"))),
         }
     }
     match request.on_existing {
