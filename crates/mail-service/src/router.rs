@@ -9,7 +9,7 @@ use parliament_cluster_state::AccountRecord;
 use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call};
 use parliament_ids::limits::REQUEST_DEADLINE_MS;
 use parliament_ids::{AccountId, Boot, GroupId, MailboxId, NodeId, OpNo};
-use parliament_mail_api::{Answer, Call, MailService, Rejection, Unserved, Watch};
+use parliament_mail_api::{Answer, Call, Changed, MailService, Rejection, Unserved, Watch};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
 use parliament_rpc::{LinkError, Method};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// A relayed request is served or refused within this, ms; the frontend then looks around again.
 const RELAYED_DEADLINE_MS: u64 = 6_000;
+/// How often a watch looks again at a node without a copy of the user's group.
+const AFAR_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a relay in flight asks whether its holder is still heard from.
 const LIVENESS_CHECK: Duration = Duration::from_millis(50);
 /// How long one gathering of withdrawals may take before the facts are looked at again, ms.
@@ -45,7 +47,29 @@ impl MailService for Router {
         self.0.route(call, None).await
     }
     fn watch(&self, owner: AccountId, mailbox: MailboxId) -> Box<dyn Watch> {
-        self.0.hub.watch(owner, mailbox)
+        Box::new(Watching { inner: self.0.hub.watch(owner, mailbox), local: self.0.clone(), owner })
+    }
+}
+
+/// A watch that looks again from time to time where nothing is applied that could wake it.
+struct Watching {
+    inner: Box<dyn Watch>,
+    local: Arc<Local>,
+    owner: AccountId,
+}
+
+#[async_trait]
+impl Watch for Watching {
+    async fn changed(&mut self) -> Changed {
+        let row = self.local.account(self.owner).ok().flatten();
+        // A copy that is closed wakes all watches, so that this is asked again.
+        if row.is_some_and(|row| self.local.shard(row.group).is_some()) {
+            return self.inner.changed().await;
+        }
+        tokio::select! {
+            changed = self.inner.changed() => changed,
+            () = tokio::time::sleep(AFAR_LOOK_INTERVAL) => Changed,
+        }
     }
 }
 
@@ -139,10 +163,17 @@ impl Local {
 
     fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Facts, Unserved> {
         let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
-            return Ok(self.facts_from_afar(row.group, relayed, guess));
+            return Ok(self.facts_from_afar(row.group, relayed, guess, None));
         };
-        let owner = self.owner_record(shard, row.id)?.and_then(|record| record.owner);
-        let leader = self.leader(row.group);
+        let owner = self.owner_record(&shard, row.id)?.and_then(|record| record.owner);
+        let layout = self.layout();
+        // A copy without a vote, or of a node that is to leave, serves what it holds and takes nothing new.
+        let mine = owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
+        if !mine && !layout.may_hold(row.group, self.me) {
+            let likely = owner.map(|owner| owner.node).filter(|node| denied != Some(*node));
+            return Ok(self.facts_from_afar(row.group, relayed, guess, likely));
+        }
+        let leader = self.leader(row.group).filter(|leader| layout.may_hold(row.group, *leader));
         Ok(Facts {
             me: self.me,
             my_boot: self.support.boot(),
@@ -160,12 +191,14 @@ impl Local {
         })
     }
 
-    /// Without a working replica of the group here, one of the group's nodes is asked; it serves, or tells who holds the lease.
-    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess) -> Facts {
-        let others: Vec<NodeId> = self.places.get(&group).into_iter().flatten().copied().filter(|node| *node != self.me).collect();
+    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease.
+    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
+        let layout = self.layout();
+        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(|node| *node != self.me).collect();
         let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
         let among = if live.is_empty() { &others } else { &live };
-        let leader = guess.node.filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
+        let leader =
+            guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
         // A request that came here by mistake is sent back without a hint.
         let leader = leader.filter(|_| !relayed);
         Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed }
@@ -217,6 +250,11 @@ impl Local {
     /// Tries once to take a user's lease; true when this node now owns it.
     pub(crate) async fn acquire(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> bool {
         let Some(shard) = self.shard(row.group) else { return false };
+        let _acquiring = shard.begin_acquire();
+        // Looked at after the mark: a node that is to leave is asked whether it is acquiring once it knows that it is to leave.
+        if !self.layout().may_hold(row.group, self.me) {
+            return false;
+        }
         let lock = self.leases.acquiring(row.id);
         let _one_at_a_time = lock.lock().await;
         let started = boot_ms();
@@ -224,14 +262,14 @@ impl Local {
         if started >= deadline {
             return false;
         }
-        let Ok(mut record) = self.owner_record(shard, row.id) else { return false };
+        let Ok(mut record) = self.owner_record(&shard, row.id) else { return false };
         if record.is_none() {
             // The account's records are made with its first use; group 0 knows it already.
             let make = Command::CreateAccount { account: row.id, uid_validity_floor: row.uid_validity_floor, time: unix_seconds() };
             if self.propose_users(row.group, &make, deadline).await.is_err() {
                 return false;
             }
-            record = self.owner_record(shard, row.id).ok().flatten();
+            record = self.owner_record(&shard, row.id).ok().flatten();
         }
         let Some(record) = record else { return false };
         let boot = self.support.boot();
@@ -263,7 +301,7 @@ impl Local {
             op: if record.fence.0 == 0 { Op::Provision } else { Op::Noop },
         };
         let tried = self.try_user(row.group, command).await;
-        let held = self.owner_record(shard, row.id).ok().flatten().and_then(|record| record.owner);
+        let held = self.owner_record(&shard, row.id).ok().flatten().and_then(|record| record.owner);
         let mine = held.is_some_and(|owner| owner.node == self.me && owner.boot == boot);
         if mine {
             self.count_acquired(from.is_some(), boot_ms() - started);
@@ -290,7 +328,7 @@ impl Local {
     pub async fn hand_over(self: &Arc<Self>, account: AccountId, to: NodeId, to_boot: Boot) -> Result<(), Unserved> {
         let row = self.account(account).ok().flatten().ok_or(Unserved::NotHolder { hint: None })?;
         let shard = self.shard(row.group).ok_or(Unserved::NotHolder { hint: None })?;
-        let record = self.owner_record(shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
+        let record = self.owner_record(&shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
         let mine = record.owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine {
             return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });

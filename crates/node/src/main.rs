@@ -2,9 +2,12 @@
 
 mod admin;
 mod ask;
+mod control;
 mod http;
 mod identity;
+mod join;
 mod links;
+mod membership;
 mod metrics;
 mod node;
 mod peers;

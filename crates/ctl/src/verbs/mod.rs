@@ -3,6 +3,7 @@
 mod cluster;
 mod leases;
 mod local;
+mod nodes;
 mod users;
 
 pub(crate) use local::small_config;
@@ -67,7 +68,7 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
         Verb::Cluster(verb) => cluster::cluster(&mut remote, verb).await,
         Verb::Status(args) => cluster::status(&mut remote, args).await,
         Verb::Check => Ok(cluster::check(&mut remote).await),
-        Verb::Node(_) => cluster::node_list(&mut remote).await,
+        Verb::Node(verb) => nodes::node(&mut remote, verb).await,
         Verb::Group(verb) => cluster::group(&mut remote, verb).await,
         Verb::Replication(_) => cluster::replication(&mut remote).await,
         Verb::Metrics => cluster::metrics(&mut remote).await,

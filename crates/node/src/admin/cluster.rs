@@ -3,6 +3,7 @@
 use super::{Asked, Outcome, document};
 use crate::ask::{Facts, Question, Reply, ask, ask_all};
 use crate::node::Node;
+use parliament_cluster_state::NodeState;
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{GroupId, NodeId};
 use std::collections::BTreeMap;
@@ -19,22 +20,28 @@ async fn facts(asked: &Asked) -> BTreeMap<NodeId, Option<Facts>> {
 }
 
 fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Node> {
-    let document = &asked.running.identity.document;
+    let document = &*asked.running.document();
     let mut rows: Vec<api::Node> = document
         .members
         .iter()
         .map(|member| {
             let id = NodeId(member.id);
             let known = facts.get(&id).cloned().flatten();
+            let copies = (0..=document.groups).filter(|group| document.holds(GroupId(*group), id)).count();
             let state = match &known {
+                _ if member.state == NodeState::Lost => api::NodeState::Lost,
                 None => api::NodeState::Down,
+                Some(facts) if member.state == NodeState::Draining => {
+                    let left = (1..=document.groups).any(|group| document.holds(GroupId(group), id));
+                    let gone = !left && facts.users_held == 0 && facts.groups.values().all(|group| !group.leads);
+                    if gone { api::NodeState::Drained } else { api::NodeState::Draining }
+                }
                 Some(facts) if facts.draining => api::NodeState::Draining,
                 // One that lacks a quorum is up: what it lacks is told by its groups.
                 Some(facts) if !facts.caught_up => api::NodeState::Starting,
                 Some(_) => api::NodeState::Up,
             };
             let recorded = parliament_cluster_state::node(asked.running.local.cluster_tables(), id).ok().flatten();
-            let copies = (0..=document.groups).filter(|group| document.voters(GroupId(*group)).contains(&id)).count();
             api::Node {
                 name: member.name.clone(),
                 id: member.id,
@@ -58,7 +65,7 @@ fn node_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api:
 
 /// The leader is the one of the highest term that claims it, or that a node of that term follows.
 fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Group> {
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     (0..=cluster.groups)
         .map(|group| {
             let seen: Vec<_> = facts
@@ -74,7 +81,7 @@ fn group_rows(asked: &Asked, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api
                 leader: leader.map(|node| cluster.name_of(node)),
                 term,
                 voters: names(cluster.voters(GroupId(group))),
-                learners: Vec::new(),
+                learners: names(cluster.learners(GroupId(group))),
                 committed: mine.and_then(|metrics| metrics.committed).unwrap_or(0),
                 users: seen.iter().map(|(_, row)| row.users).max().unwrap_or(0),
                 incomplete: names(seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node).collect()),
@@ -98,11 +105,11 @@ pub(super) async fn status(node: &Arc<Node>) -> Outcome {
     }
     for (id, facts) in &facts {
         if facts.as_ref().is_some_and(|facts| facts.refuses_bodies) {
-            warnings.push(format!("the disk of {} is nearly full: it takes no messages", asked.running.identity.document.name_of(*id)));
+            warnings.push(format!("the disk of {} is nearly full: it takes no messages", asked.running.document().name_of(*id)));
         }
         for (group, row) in facts.iter().flat_map(|facts| &facts.groups) {
             if let Some(why) = &row.stopped {
-                warnings.push(format!("group {group} has stopped on {}: {why}", asked.running.identity.document.name_of(*id)));
+                warnings.push(format!("group {group} has stopped on {}: {why}", asked.running.document().name_of(*id)));
             }
         }
     }
@@ -119,7 +126,7 @@ pub(super) async fn status(node: &Arc<Node>) -> Outcome {
 }
 
 pub(super) fn show(asked: &Asked) -> Outcome {
-    document(&super::form::describe(&asked.running.identity.document))
+    document(&super::form::describe(&asked.running.document()))
 }
 
 pub(super) async fn nodes(asked: &Asked) -> Outcome {
@@ -131,7 +138,7 @@ pub(super) async fn groups(asked: &Asked) -> Outcome {
 }
 
 pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Outcome {
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let wrong = |why: String| AdminError::new("PC230", exit::USAGE, why).with_hint("`parliament group list` shows groups and nodes");
     if request.group > cluster.groups {
         return Err(wrong(format!("there is no group {}", request.group)));
@@ -170,12 +177,12 @@ pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Out
 
 pub(super) async fn replication(asked: &Asked) -> Outcome {
     let facts = facts(asked).await;
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let mut replicas = Vec::new();
     for group in 0..=cluster.groups {
         let rows = facts.iter().filter_map(|(node, facts)| facts.as_ref().and_then(|f| f.groups.get(&group)).map(|row| (*node, row)));
         let committed = rows.clone().filter_map(|(_, row)| row.committed).max();
-        for id in cluster.voters(GroupId(group)) {
+        for id in cluster.voters(GroupId(group)).into_iter().chain(cluster.learners(GroupId(group))) {
             let row = rows.clone().find(|(node, _)| *node == id).map(|(_, row)| row);
             let durable = row.and_then(|row| row.last_log);
             replicas.push(api::Replica {
@@ -205,7 +212,7 @@ pub(super) async fn sessions(asked: &Asked, request: &api::Mask) -> Outcome {
     for (id, answer) in ask_all(&asked.running, &Question::Sessions { mask: request.mask.clone() }).await {
         match answer {
             Ok(Reply::Sessions(rows)) => sessions.extend(rows),
-            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+            _ => unreachable.push(asked.running.document().name_of(id)),
         }
     }
     sessions.sort_by(|a: &api::Session, b| a.user.cmp(&b.user).then_with(|| a.node.cmp(&b.node)));
@@ -218,7 +225,7 @@ pub(super) async fn kick(asked: &Asked, request: &api::Kick) -> Outcome {
     for (id, answer) in ask_all(&asked.running, &question).await {
         match answer {
             Ok(Reply::Count(here)) => count += here,
-            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+            _ => unreachable.push(asked.running.document().name_of(id)),
         }
     }
     document(&api::Kicked { sessions: count, unreachable })
