@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How often the controller looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a removed node is still told what group 0 commits.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Groups of which copies are under way at once.
 const GROUPS_AT_ONCE: usize = 2;
 /// How long a change of group 0 may take, ms.
@@ -105,9 +107,12 @@ async fn members_of_group_0(running: &Running, document: &Document) {
         }
     }
     let removed: BTreeSet<NodeId> = known.into_keys().filter(|node| document.is_removed(*node)).collect();
-    if !removed.is_empty()
-        && let Err(error) = running.local.cluster.remove_learners(removed).await
-    {
+    if removed.is_empty() {
+        return;
+    }
+    // It may hear of its removal first; one that does not answer will learn it when it is refused.
+    tokio::time::sleep(FAREWELL).await;
+    if let Err(error) = running.local.cluster.remove_learners(removed).await {
         tracing::debug!(%error, "group 0 still has a node that was removed");
     }
 }

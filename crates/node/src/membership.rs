@@ -36,8 +36,12 @@ pub(crate) async fn follow(running: Arc<Running>, node: Arc<Node>) {
             node.end(Fatal { what: REMOVED, why: format!("its id was {}", running.local.me) });
             return;
         }
-        for peer in running.local.pool.all().into_iter().filter(|peer| document.is_removed(peer.node())) {
-            running.local.pool.remove(peer.node());
+        // Its link stays until group 0 has let it go, so that it hears of its removal.
+        let members = running.local.cluster.metrics().members;
+        for peer in running.local.pool.all() {
+            if document.is_removed(peer.node()) && !members.contains_key(&peer.node()) {
+                running.local.pool.remove(peer.node());
+            }
         }
         arrange(&running, &node, &document).await;
         // Group 0 stops with the node.
