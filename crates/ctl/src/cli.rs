@@ -261,21 +261,24 @@ pub(crate) enum NodeVerb {
     /// Have a node give away its users, leaderships and copies, such as before it is serviced or removed.
     Drain {
         /// The node.
-        node: String,
+        #[arg(value_name = "NODE")]
+        name: String,
         #[command(flatten)]
         change: Change,
     },
     /// Let a drained node take part again.
     Undrain {
         /// The node.
-        node: String,
+        #[arg(value_name = "NODE")]
+        name: String,
         #[command(flatten)]
         change: Change,
     },
     /// Remove a node for ever.
     Remove {
         /// The node.
-        node: String,
+        #[arg(value_name = "NODE")]
+        name: String,
         /// It is dead: make its copies anew elsewhere, without it.
         #[arg(long)]
         lost: bool,

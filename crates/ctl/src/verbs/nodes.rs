@@ -11,12 +11,12 @@ pub(crate) async fn node(remote: &mut Remote<'_>, verb: NodeVerb) -> Result<Repo
     match verb {
         NodeVerb::List => cluster::node_list(remote).await,
         NodeVerb::Invite { valid } => invite(remote, valid.as_secs()).await,
-        NodeVerb::Undrain { node, change } => {
-            let request = NodeChange { dry_run: change.dry_run, ..named(node) };
+        NodeVerb::Undrain { name, change } => {
+            let request = NodeChange { dry_run: change.dry_run, ..named(name) };
             remote.ask(api::NODE_UNDRAIN, &request).await.map(|changed| report(change, &changed))
         }
-        NodeVerb::Drain { node, change } => carry_out(remote, api::NODE_DRAIN, change, named(node)).await,
-        NodeVerb::Remove { node, lost, change } => carry_out(remote, api::NODE_REMOVE, change, NodeChange { lost, ..named(node) }).await,
+        NodeVerb::Drain { name, change } => carry_out(remote, api::NODE_DRAIN, change, named(name)).await,
+        NodeVerb::Remove { name, lost, change } => carry_out(remote, api::NODE_REMOVE, change, NodeChange { lost, ..named(name) }).await,
         NodeVerb::Replace { old, with, change } => {
             carry_out(remote, api::NODE_REPLACE, change, NodeChange { with: Some(with), ..named(old) }).await
         }
