@@ -302,18 +302,26 @@ impl Demo {
     /// # Errors
     /// In words, when it does not within `wait`.
     pub async fn wait_ready(&self, id: &str, wait: Duration) -> Result<Duration, String> {
+        self.wait_readyz(id, 200, wait).await
+    }
+
+    /// Waits until a node's `/readyz` says this.
+    ///
+    /// # Errors
+    /// In words, when it does not within `wait`.
+    pub async fn wait_readyz(&self, id: &str, wanted: u16, wait: Duration) -> Result<Duration, String> {
         let node = self.named(id).ok_or_else(|| format!("no node {id}"))?;
         let started = Instant::now();
         let mut last = String::new();
         while started.elapsed() < wait {
             match http_status(&node.http, "/readyz").await {
-                Ok(200) => return Ok(started.elapsed()),
+                Ok(status) if status == wanted => return Ok(started.elapsed()),
                 Ok(status) => last = format!("HTTP {status}"),
                 Err(error) => last = error.to_string(),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(format!("{id} is not ready {wait:?} after its start: {last}"))
+        Err(format!("/readyz of {id} does not say {wanted} within {wait:?}: {last}"))
     }
 
     /// Ends the demo as Ctrl-C does and makes sure that nothing of it is left.

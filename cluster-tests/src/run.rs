@@ -128,7 +128,10 @@ fn judge(history: History, equal: Result<bool, String>, at_holder: u64, load_sec
 
 /// Whether the replicas of all accounts have equal state hashes, by the program's own word. Replicas that still catch up get half a
 /// minute.
-pub(crate) async fn replicas_equal(demo: &Demo) -> Result<bool, String> {
+///
+/// # Errors
+/// As [`Demo::verb`].
+pub async fn replicas_equal(demo: &Demo) -> Result<bool, String> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         let verified = demo.verb(&["user", "verify", "*"]).await;

@@ -7,6 +7,7 @@ mod all_at_once;
 mod clients;
 mod kills;
 mod mails;
+mod members;
 mod newcomer;
 mod other_server;
 mod page;

@@ -2,6 +2,7 @@
 
 use crate::account::{AccountName, AccountRecord, account, account_named, group_of};
 use crate::command::{Command, NewAccount};
+use crate::members::{self, NodeState};
 use crate::node::{ClusterRecord, NodeRecord, Placement, cluster, node};
 use crate::record::{self, get, key, put};
 use parliament_ids::{AccountId, Boot, NodeId};
@@ -20,6 +21,8 @@ pub enum Reply {
         /// Names that were not made.
         taken: Vec<String>,
     },
+    /// The node's id.
+    Node(NodeId),
 }
 
 /// Why a command of group 0 was refused; nothing was changed.
@@ -40,6 +43,23 @@ pub enum Refused {
     NoSuchAccount,
     /// A bound of the command was broken.
     Limit,
+    /// No open invitation has this secret.
+    NotInvited,
+    /// Another node has this name.
+    NameTaken,
+    /// The node was removed, or its disk belongs to a node that was.
+    Removed,
+    /// The node is neither draining nor lost.
+    NotDrained,
+    /// The node still holds copies.
+    HoldsCopies,
+    /// The voters of group 0 do not change.
+    FixedVoters,
+    /// The placement has changed since the proposer looked.
+    StalePlacement {
+        /// Its version now.
+        version: u64,
+    },
 }
 
 /// A command's result.
@@ -88,6 +108,11 @@ pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, Tab
             }
             Ok(Ok(Reply::Done))
         }
+        Command::Invite { hash, expires, time } => members::invite(tables, *hash, *expires, *time),
+        Command::AddNode { joining, time } => members::add_node(tables, joining, *time),
+        Command::SetNodeState { node, state } => members::set_node_state(tables, *node, *state),
+        Command::RemoveNode { node } => members::remove_node(tables, *node),
+        Command::SetPlacement { row } => members::set_placement(tables, row),
     }
 }
 
@@ -114,6 +139,9 @@ fn node_started(
     imap_address: &str,
 ) -> Result<Applied, TableFault> {
     let Some(mut row) = node(tables, id)? else { return Ok(Err(Refused::NoSuchNode)) };
+    if members::node_state(tables, id)? == NodeState::Removed {
+        return Ok(Err(Refused::Removed));
+    }
     if row.disk != *disk || boot <= row.boot {
         return Ok(Err(Refused::StaleNode { last: row.boot }));
     }
@@ -172,7 +200,7 @@ fn delete_account(tables: &mut Overlay<'_>, id: AccountId, uid_validity_floor: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{accounts, nodes, placement};
+    use crate::{Copies, Joining, accounts, copies, nodes, placement};
     use parliament_ids::GroupId;
     use parliament_mailbox_state::MemoryTables;
 
@@ -190,7 +218,8 @@ mod tests {
                 peer_address: "a".into(),
                 imap_address: String::new(),
             };
-            let placement = vec![Placement { group: GroupId(0), voters: vec![NodeId(1), NodeId(2)] }];
+            let voters = vec![NodeId(1), NodeId(2)];
+            let placement = (0..2).map(|group| Placement { group: GroupId(group), voters: voters.clone() }).collect();
             let form = Command::Form { cluster, nodes: vec![row(1), row(2)], placement };
             assert_eq!(machine.run(&form), Ok(Reply::Done));
             assert_eq!(machine.run(&form), Err(Refused::AlreadyFormed));
@@ -247,7 +276,83 @@ mod tests {
         assert_eq!(machine.run(&start(2, [1; 16])), Ok(Reply::Done));
         assert_eq!(node(&machine.0, NodeId(1)).unwrap().unwrap().peer_address, "b");
         assert_eq!(nodes(&machine.0).unwrap().len(), 2);
-        assert_eq!(placement(&machine.0).unwrap().len(), 1);
+        assert_eq!(placement(&machine.0).unwrap().len(), 2);
+    }
+
+    fn joining(name: &str, disk: u8) -> Joining {
+        Joining {
+            invite: [9; 32],
+            name: name.into(),
+            zone: "z".into(),
+            disk: [disk; 16],
+            peer_address: "p".into(),
+            imap_address: String::new(),
+        }
+    }
+
+    fn invite() -> Command {
+        Command::Invite { hash: [9; 32], expires: 100, time: 10 }
+    }
+
+    #[test]
+    fn an_invitation_is_for_one_node_and_for_a_while() {
+        let mut machine = Machine::formed();
+        let add = |name, disk, time| Command::AddNode { joining: joining(name, disk), time };
+        assert_eq!(machine.run(&add("n3", 3, 20)), Err(Refused::NotInvited));
+        assert_eq!(machine.run(&invite()), Ok(Reply::Done));
+        assert_eq!(machine.run(&add("n3", 3, 100)), Err(Refused::NotInvited), "over");
+        assert_eq!(machine.run(&add("n1", 3, 20)), Err(Refused::NameTaken));
+        assert_eq!(machine.run(&add("n3", 3, 20)), Ok(Reply::Node(NodeId(3))));
+        assert_eq!(machine.run(&add("n3", 3, 500)), Ok(Reply::Node(NodeId(3))), "asked again");
+        assert_eq!(machine.run(&add("n4", 4, 20)), Err(Refused::NotInvited), "used up");
+        assert_eq!(machine.run(&Command::Invite { hash: [1; 32], expires: 10, time: 10 }), Err(Refused::Limit));
+    }
+
+    #[test]
+    fn a_removed_node_never_comes_back_and_its_id_is_not_reused() {
+        let mut machine = Machine::formed();
+        let add = |name, disk| Command::AddNode { joining: joining(name, disk), time: 20 };
+        machine.run(&invite()).unwrap();
+        machine.run(&add("n3", 3)).unwrap();
+        let (three, remove) = (NodeId(3), Command::RemoveNode { node: NodeId(3) });
+        assert_eq!(machine.run(&remove), Err(Refused::NotDrained));
+        machine.run(&Command::SetNodeState { node: three, state: NodeState::Draining }).unwrap();
+        let row = |version, voters: &[u64], learners: &[u64]| {
+            let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+            Copies { group: GroupId(1), version, voters: ids(voters), learners: ids(learners), leaving: Vec::new() }
+        };
+        machine.run(&Command::SetPlacement { row: row(1, &[1], &[3]) }).unwrap();
+        assert_eq!(machine.run(&remove), Err(Refused::HoldsCopies));
+        machine.run(&Command::SetPlacement { row: row(2, &[1], &[]) }).unwrap();
+        assert_eq!(machine.run(&remove), Ok(Reply::Done));
+        assert_eq!(machine.run(&remove), Ok(Reply::Done), "told again");
+        let back = Command::SetNodeState { node: three, state: NodeState::Active };
+        assert_eq!(machine.run(&back), Err(Refused::Removed));
+        machine.run(&invite()).unwrap();
+        assert_eq!(machine.run(&add("n3", 3)), Err(Refused::Removed), "its disk");
+        assert_eq!(machine.run(&add("n3", 4)), Ok(Reply::Node(NodeId(4))), "its name is free");
+        let started =
+            Command::NodeStarted { node: three, boot: Boot(9), disk: [3; 16], peer_address: String::new(), imap_address: String::new() };
+        assert_eq!(machine.run(&started), Err(Refused::Removed));
+        assert_eq!(machine.run(&Command::SetPlacement { row: row(3, &[1, 3], &[]) }), Err(Refused::NoSuchNode));
+    }
+
+    #[test]
+    fn a_placement_changes_only_from_the_version_that_was_seen_and_never_for_group_0() {
+        let mut machine = Machine::formed();
+        let row = |group, version, voters: &[u64]| {
+            let voters = voters.iter().copied().map(NodeId).collect();
+            Command::SetPlacement { row: Copies { group: GroupId(group), version, voters, ..Copies::default() } }
+        };
+        assert_eq!(machine.run(&row(0, 1, &[1])), Err(Refused::FixedVoters));
+        assert_eq!(machine.run(&row(9, 1, &[1])), Err(Refused::FixedVoters));
+        assert_eq!(machine.run(&row(1, 1, &[1, 2])), Ok(Reply::Done));
+        assert_eq!(machine.run(&row(1, 1, &[2])), Err(Refused::StalePlacement { version: 1 }));
+        assert_eq!(machine.run(&row(1, 2, &[])), Err(Refused::Limit));
+        assert_eq!(machine.run(&row(1, 2, &[2, 2])), Err(Refused::Limit));
+        let rows = copies(&machine.0).unwrap();
+        let voters: Vec<_> = rows.iter().map(|row| (row.group.0, row.version, row.voters.len())).collect();
+        assert_eq!(voters, [(0, 0, 2), (1, 1, 2)]);
     }
 
     #[test]

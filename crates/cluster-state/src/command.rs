@@ -1,5 +1,6 @@
 //! What a log entry of group 0 carries. Variants and fields are only ever added at the end: entries outlive programs.
 
+use crate::members::{Copies, Joining, NodeState};
 use crate::node::{ClusterRecord, NodeRecord, Placement};
 use parliament_ids::{AccountId, Boot, NodeId};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,39 @@ pub enum Command {
         key: String,
         /// Its value.
         value: String,
+    },
+    /// Opens an invitation for one node. At most [`crate::INVITES_MAX`] are open at once.
+    Invite {
+        /// BLAKE3 of its secret.
+        hash: [u8; 32],
+        /// UTC seconds at which it ends.
+        expires: i64,
+        /// UTC seconds from the proposer.
+        time: i64,
+    },
+    /// Enters a node that was invited, under an id that no node ever had; told again to a node that asks again.
+    AddNode {
+        /// The node.
+        joining: Joining,
+        /// UTC seconds from the proposer.
+        time: i64,
+    },
+    /// Changes what a node is to the cluster, except that it removes none.
+    SetNodeState {
+        /// Which.
+        node: NodeId,
+        /// What it is from now on.
+        state: NodeState,
+    },
+    /// Removes a node for ever: refused unless it is drained or lost, and while it holds a copy of any group.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Says which nodes hold a group: refused unless its version follows the present one, and for group 0.
+    SetPlacement {
+        /// The row.
+        row: Copies,
     },
 }
 

@@ -4,10 +4,12 @@
 mod account;
 mod apply;
 mod command;
+mod members;
 mod node;
 mod record;
 
 pub use account::{AccountName, AccountRecord, NameRefused, account, account_named, accounts, group_of};
 pub use apply::{Applied, Refused, Reply, apply};
 pub use command::{Command, NewAccount};
+pub use members::{Copies, INVITES_MAX, Joining, NODES_MAX, NodeState, copies, members, node_state};
 pub use node::{ClusterRecord, NodeRecord, Placement, cluster, node, nodes, placement};

@@ -12,6 +12,9 @@ pub(crate) const NAME: u8 = b'U';
 pub(crate) const FLOOR: u8 = b'F';
 pub(crate) const COUNTERS: u8 = b'K';
 pub(crate) const SETTING: u8 = b'S';
+pub(crate) const STATE: u8 = b'M';
+pub(crate) const COPIES: u8 = b'G';
+pub(crate) const INVITES: u8 = b'I';
 
 /// The version of every record's value.
 const VERSION: u8 = 1;

@@ -8,6 +8,11 @@
 //! | [`CLUSTER_SHOW`] | [`Nothing`] | [`Cluster`] | `PC211` no cluster yet (exit 69) |
 //! | [`STATUS`] | [`Nothing`] | [`Status`] | never: it answers without a quorum, from what the node knows |
 //! | [`NODE_LIST`] | [`Nothing`] | [`Nodes`] | never |
+//! | [`NODE_INVITE`] | [`NodeInvite`] | [`Invitation`] | `PC240` too many are open (exit 75); 69 |
+//! | [`NODE_DRAIN`] | [`NodeChange`] | [`NodeChanged`] | `PC230` no such node (exit 64); `PC241` nobody could serve instead (exit 75) |
+//! | [`NODE_UNDRAIN`] | [`NodeChange`] | [`NodeChanged`] | `PC230` |
+//! | [`NODE_REMOVE`] | [`NodeChange`] | [`NodeChanged`] | `PC230`; `PC242` not drained, or alive (exit 64); `PC243` no room, no quorum left (exit 75); `PC244` a voter of group 0 (exit 64) |
+//! | [`NODE_REPLACE`] | [`NodeChange`] | [`NodeChanged`] | as [`NODE_REMOVE`] |
 //! | [`GROUP_LIST`] | [`Nothing`] | [`Groups`] | never |
 //! | [`GROUP_TRANSFER`] | [`GroupTransfer`] | [`Done`] | `PC230` no such group or node, or no copy there (exit 64); 75 not caught up |
 //! | [`USER_IMPORT`] | [`UserImport`] | [`UserImported`] | 69 |
@@ -38,6 +43,10 @@ use std::future::Future;
 use crate::error::{AdminError, code, exit};
 use async_trait::async_trait;
 
+mod nodes;
+
+pub use nodes::{GroupMove, INVITE_SECONDS_MAX, Invitation, NodeChange, NodeChanged, NodeInvite};
+
 macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = $text;)*
@@ -55,6 +64,16 @@ verbs! {
     STATUS = "status";
     /// The nodes.
     NODE_LIST = "node.list";
+    /// Makes an invitation for one more node.
+    NODE_INVITE = "node.invite";
+    /// Has a node give away its leases, leaderships and copies.
+    NODE_DRAIN = "node.drain";
+    /// Lets it take part in everything again.
+    NODE_UNDRAIN = "node.undrain";
+    /// Removes a node that is drained, or given up for dead.
+    NODE_REMOVE = "node.remove";
+    /// Drains a node, or gives it up, for another that takes its place.
+    NODE_REPLACE = "node.replace";
     /// The groups.
     GROUP_LIST = "group.list";
     /// Makes another node a group's leader.
@@ -212,8 +231,12 @@ pub enum NodeState {
     Up,
     /// Answers, but is not ready: starting, or catching up.
     Starting,
-    /// Gives up its users and leaderships.
+    /// Gives up its users, leaderships and copies, or is about to stop.
     Draining,
+    /// Drained: nothing is left on it that it would have to give up.
+    Drained,
+    /// Does not answer, and is given up for dead.
+    Lost,
     /// Does not answer.
     Down,
 }

@@ -111,6 +111,9 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
+    /// Join a cluster as a new node, with a token of `parliament node invite`. Once it has joined, the token changes nothing.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) join: Option<String>,
     /// End when standard input ends: for a parent that must leave no orphan.
     #[arg(long, hide = true)]
     pub(crate) end_with_stdin: bool,
@@ -256,6 +259,49 @@ pub(crate) struct StatusArgs {
 pub(crate) enum NodeVerb {
     /// List the nodes.
     List,
+    /// Make a token with which one more node can join: `parliament server --join TOKEN` there.
+    Invite {
+        /// For how long it is valid.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+        valid: Duration,
+    },
+    /// Have a node give away its users, leaderships and copies, such as before it is serviced or removed.
+    Drain {
+        /// The node.
+        #[arg(value_name = "NODE")]
+        name: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Let a drained node take part again.
+    Undrain {
+        /// The node.
+        #[arg(value_name = "NODE")]
+        name: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Remove a node for ever.
+    Remove {
+        /// The node.
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// It is dead: make its copies anew elsewhere, without it.
+        #[arg(long)]
+        lost: bool,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Have a node that has joined take the place of another, which is drained, or given up when it does not answer.
+    Replace {
+        /// The node that goes.
+        old: String,
+        /// The node that comes.
+        #[arg(long)]
+        with: String,
+        #[command(flatten)]
+        change: Change,
+    },
 }
 
 #[derive(Debug, Subcommand)]

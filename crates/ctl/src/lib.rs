@@ -41,6 +41,8 @@ pub struct Serve {
     pub config: parliament_config::Config,
     /// What it was made from, to be loaded again on SIGHUP.
     pub sources: parliament_config::Sources,
+    /// The token with which a new node joins.
+    pub join: Option<String>,
 }
 
 /// What the program gives to the command line.

@@ -422,6 +422,29 @@ fn clusters_are_formed_and_shown() {
 }
 
 #[test]
+fn nodes_come_and_go() {
+    let all = || vec!["n1".to_owned(), "n2".to_owned(), "n3".to_owned()];
+    let row = GroupMove { group: 7, from: all(), to: vec!["n2".into(), "n3".into(), "n4".into()] };
+    let changed = NodeChanged { message: "n1 is draining".into(), moves: vec![row], warnings: Vec::new() };
+    let bench = answering(NODE_DRAIN, json!(changed));
+    let outcome = bench.ask("node drain n1 --yes");
+    assert!(outcome.out.starts_with("n1 is draining\n\nGROUP") && outcome.out.contains("n2,n3,n4"), "{}", outcome.out);
+    assert!(bench.ask("node drain n1 --dry-run").out.starts_with("would: n1 is draining"));
+    assert_eq!(bench.requests(), [json!({ "node": "n1" }), json!({ "node": "n1", "dry_run": true })]);
+
+    let warned = NodeChanged { message: "n3 is given up".into(), warnings: vec!["its vote stays".into()], ..NodeChanged::default() };
+    let bench = answering(NODE_REMOVE, json!(warned));
+    let outcome = bench.ask("node remove n3 --lost --yes");
+    assert_eq!((outcome.out.as_str(), outcome.code), ("n3 is given up\n  its vote stays\n", exit::WARNINGS));
+    assert_eq!(bench.requests(), [json!({ "node": "n3", "lost": true })]);
+
+    let invitation = Invitation { token: "parliament-join-1-ab".into(), expires: 9, seeds: vec!["h:7400".into()] };
+    let bench = answering(NODE_INVITE, json!(invitation));
+    assert!(bench.ask("node invite --valid 2h").out.starts_with("parliament-join-1-ab\n"));
+    assert_eq!(bench.requests(), [json!({ "valid_s": 7200 })]);
+}
+
+#[test]
 fn configurations_are_written_checked_shown_and_explained() {
     let bench = bench(unreachable_node);
     let dir = tempfile::tempdir().unwrap();
@@ -458,10 +481,11 @@ fn configurations_are_written_checked_shown_and_explained() {
 #[test]
 fn the_server_gets_a_checked_configuration() {
     let bench = bench(unreachable_node);
-    let line = "server --set peer.listen=127.0.0.1:7400 --set imap.listen_tls= --set pop3.listen_tls= --set node.zone=east";
+    let line = "server --join token --set peer.listen=127.0.0.1:7400 --set imap.listen_tls= --set pop3.listen_tls= --set node.zone=east";
     assert_eq!(bench.run(line).code, 0);
     let served = bench.served.lock().unwrap().take().unwrap();
     assert_eq!((served.config.node.zone.as_str(), served.sources.flags.len()), ("east", 4));
+    assert_eq!(served.join.as_deref(), Some("token"));
     assert_eq!(bench.run("server").code, exit::CONFIG, "peers off loopback without certificates");
 }
 

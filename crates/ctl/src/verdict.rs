@@ -71,7 +71,7 @@ const fn quorum(voters: usize) -> usize {
 }
 
 fn counts(node: &Node) -> bool {
-    node.state != NodeState::Down
+    !matches!(node.state, NodeState::Down | NodeState::Lost)
 }
 
 /// Voters of a group that answer, by zone.
@@ -159,6 +159,9 @@ fn trouble(node: &Node) -> Option<String> {
         NodeState::Up => None,
         NodeState::Starting => Some(format!("{} is starting or catching up", node.name)),
         NodeState::Draining => Some(format!("{} is draining", node.name)),
+        // It was taken out of service on purpose, and nothing rests on it any more.
+        NodeState::Drained => None,
+        NodeState::Lost => Some(format!("{} is given up for dead", node.name)),
         NodeState::Down => Some(format!("{} is down ({} s)", node.name, node.silent_s)),
     }
 }

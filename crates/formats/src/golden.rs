@@ -114,6 +114,31 @@ fn clusters() -> Vec<cluster::Command> {
         cluster::Command::SetCredential { account: AccountId(1), credential: "{X}z".into() },
         cluster::Command::DeleteAccount { account: AccountId(1), uid_validity_floor: 6 },
         cluster::Command::SetSetting { key: "k".into(), value: "v".into() },
+        cluster::Command::Invite { hash: [7; 32], expires: 1_700_003_600, time: 1_700_000_000 },
+        cluster::Command::AddNode {
+            joining: cluster::Joining {
+                invite: [7; 32],
+                name: "n4".into(),
+                zone: "z".into(),
+                disk: [8; 16],
+                peer_address: "h4:7400".into(),
+                imap_address: String::new(),
+            },
+            time: 1_700_000_001,
+        },
+        cluster::Command::SetNodeState { node: NodeId(4), state: cluster::NodeState::Active },
+        cluster::Command::SetNodeState { node: NodeId(4), state: cluster::NodeState::Draining },
+        cluster::Command::SetNodeState { node: NodeId(4), state: cluster::NodeState::Lost },
+        cluster::Command::RemoveNode { node: NodeId(4) },
+        cluster::Command::SetPlacement {
+            row: cluster::Copies {
+                group: GroupId(3),
+                version: 2,
+                voters: vec![NodeId(1), NodeId(2)],
+                learners: vec![NodeId(4)],
+                leaving: vec![NodeId(2)],
+            },
+        },
     ]
 }
 

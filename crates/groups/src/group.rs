@@ -110,6 +110,10 @@ pub struct GroupMetrics {
     pub voters: BTreeSet<NodeId>,
     /// All members, with where they are.
     pub members: BTreeMap<NodeId, NodeInfo>,
+    /// The voters that a change under way leads to; `None` while there is one set of voters.
+    pub changing_to: Option<BTreeSet<NodeId>>,
+    /// Index of the entry that made these members.
+    pub members_since: Option<u64>,
     /// On the leader: its followers and learners.
     pub followers: BTreeMap<NodeId, Follower>,
     /// Milliseconds since a quorum last answered; `None` unless leading.
@@ -303,6 +307,11 @@ impl<M: Machine> Group<M> {
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
             voters: membership.voter_ids().map(NodeId).collect(),
+            changing_to: match membership.get_joint_config().as_slice() {
+                [_, .., last] => Some(last.iter().copied().map(NodeId).collect()),
+                _ => None,
+            },
+            members_since: index(metrics.membership_config.log_id()),
             members: membership.nodes().map(|(id, info)| (NodeId(*id), info.clone())).collect(),
             followers: metrics
                 .replication
@@ -344,6 +353,16 @@ impl<M: Machine> Group<M> {
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>, retain: bool) -> Result<(), ChangeError> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
         self.inner.raft.change_membership(voters, retain).await.map(drop).map_err(|e| ChangeError(e.to_string()))
+    }
+
+    /// Lets members without a vote go. On the leader only.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let nodes: BTreeSet<u64> = nodes.into_iter().map(|id| id.0).collect();
+        let change = self.inner.raft.change_membership(openraft::ChangeMembers::RemoveNodes(nodes), true);
+        change.await.map(drop).map_err(|e| ChangeError(e.to_string()))
     }
 
     /// Whether time passes for this group: without it there are no heartbeats and no elections. A quiet group costs nothing;

@@ -56,9 +56,10 @@ impl Local {
         if !self.hub.is_watched() {
             return BTreeSet::new();
         }
-        let far = self.places.iter().filter(|(group, _)| self.shard(**group).is_none_or(|shard| shard.has_stopped()));
-        let live = |nodes: &Vec<NodeId>| nodes.iter().copied().find(|node| *node != self.me && self.support.is_live(*node));
-        far.filter_map(|(_, nodes)| live(nodes)).collect()
+        let layout = self.layout();
+        let far = layout.groups.iter().filter(|(group, _)| self.shard(**group).is_none_or(|shard| shard.has_stopped()));
+        let live = |nodes: &[NodeId]| nodes.iter().copied().find(|node| *node != self.me && self.support.is_live(*node));
+        far.filter_map(|(_, place)| live(&place.voters)).collect()
     }
 
     /// Hears of changes elsewhere for ever.

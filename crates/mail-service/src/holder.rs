@@ -6,7 +6,7 @@ use crate::propose::TryError;
 use bytes::Bytes;
 use parliament_bodies::Receipt;
 use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
-use parliament_ids::{GroupId, OpNo, ThreadId};
+use parliament_ids::{GroupId, NodeId, OpNo, ThreadId};
 use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, SectionKind, Unserved};
 use parliament_mailbox_state::{Acquire, NewMessage, Op, OwnerRecord, Refusal, UserCommand};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Local {
         acquire: Option<Acquire>,
         deadline: u64,
     ) -> Result<Answer, Unserved> {
-        let shard = self.shard(group).ok_or(Unserved::NotHolder { hint: None })?;
+        let shard = &*self.shard(group).ok_or(Unserved::NotHolder { hint: None })?;
         self.counters.served.fetch_add(1, Ordering::Relaxed);
         match &call.body {
             Request::Upload { upload, offset, bytes } => {
@@ -120,6 +120,10 @@ impl Local {
 
     /// The owner record, if it still names this node and its present boot.
     fn held(&self, shard: &Shard, call: &Call) -> Result<OwnerRecord, Unserved> {
+        // A replica that was closed here is applied no further, whatever its tables say.
+        if shard.has_stopped() {
+            return Err(Unserved::NotHolder { hint: None });
+        }
         let record = self.owner_record(shard, call.owner)?.ok_or(Unserved::NotHolder { hint: None })?;
         match record.owner {
             Some(owner) if owner.node == self.me && owner.boot == self.support.boot() => Ok(record),
@@ -171,12 +175,12 @@ impl Local {
     }
 
     async fn store(self: &Arc<Self>, shard: &Shard, message: &AppendMessage) -> Result<Result<Stored, Rejection>, Unserved> {
-        let others = || shard.voters.iter().copied().filter(|voter| *voter != self.me);
+        let others = self.others(shard.group.id());
         let (bytes, receipt) = match &message.body {
             BodySource::Inline(bytes) if bytes.0.len() > JOURNAL_BODY_BYTES_MAX => return Ok(Err(Rejection::TooBig)),
-            BodySource::Inline(bytes) => (bytes.0.clone(), self.bodies.put_small(bytes.0.clone(), others()).await?),
+            BodySource::Inline(bytes) => (bytes.0.clone(), self.bodies.put_small(bytes.0.clone(), others.into_iter()).await?),
             BodySource::Uploaded { size, .. } if *size > MESSAGE_BYTES_MAX * 2 => return Ok(Err(Rejection::TooBig)),
-            BodySource::Uploaded { upload, size, hash } => match self.bodies.put_upload(*upload, *size, *hash, others()).await? {
+            BodySource::Uploaded { upload, size, hash } => match self.bodies.put_upload(*upload, *size, *hash, others.into_iter()).await? {
                 Ok((bytes, receipt)) => (bytes, receipt),
                 Err(rejection) => return Ok(Err(rejection)),
             },
@@ -189,6 +193,13 @@ impl Local {
             thread: self.thread(&bytes),
         };
         Ok(Ok(Stored { receipt, message: new }))
+    }
+
+    /// The other nodes with a copy of a group. Those without a vote too: what they have when the entry comes need not be asked for.
+    fn others(&self, group: GroupId) -> Vec<NodeId> {
+        let layout = self.layout();
+        let Some(place) = layout.groups.get(&group) else { return Vec::new() };
+        place.voters.iter().chain(&place.learners).copied().filter(|node| *node != self.me).collect()
     }
 
     /// THREADID: a keyed hash of the Message-ID of the thread's root, so that a conversation has one id without any state; a

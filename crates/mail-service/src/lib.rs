@@ -19,7 +19,7 @@ pub use auth::{Accounts, hash_password, is_known_scheme};
 pub use body::{BodyExchange, Gate};
 pub use clock::{boot_ms, unix_millis, unix_seconds};
 pub use machine::{BodyEvents, ClusterMachine, Outcome, UsersMachine};
-pub use node::{Counters, Local, Shard, TakeOvers};
+pub use node::{Counters, Layout, Local, Place, Shard, TakeOvers};
 pub use router::Router;
 pub use support::{Support, next_boot, put_note};
 pub use watch::WatchHub;

@@ -12,9 +12,9 @@ use parliament_mail_api::Unserved;
 use parliament_mailbox_state::{OwnerRecord, TableFault, view};
 use parliament_rpc::PeerPool;
 use parliament_tables::GroupTables;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Users of other nodes' groups whose holder is remembered.
@@ -26,18 +26,35 @@ pub struct Shard {
     pub group: Group<UsersMachine>,
     /// Its state machine.
     pub machine: Arc<UsersMachine>,
-    /// Its voters.
-    pub voters: Vec<NodeId>,
     stopped: AtomicBool,
+    acquiring: AtomicUsize,
+}
+
+/// One acquire under way in a shard.
+pub(crate) struct Acquiring(Arc<Shard>);
+
+impl Drop for Acquiring {
+    fn drop(&mut self) {
+        self.0.acquiring.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shard {
     /// A replica that works.
     #[must_use]
-    pub fn new(group: Group<UsersMachine>, machine: Arc<UsersMachine>, voters: Vec<NodeId>) -> Self {
-        Self { group, machine, voters, stopped: AtomicBool::new(false) }
+    pub fn new(group: Group<UsersMachine>, machine: Arc<UsersMachine>) -> Self {
+        Self { group, machine, stopped: AtomicBool::new(false), acquiring: AtomicUsize::new(0) }
     }
-    /// The group has stopped on this node for good: requests go to other replicas from now on. True the first time.
+    pub(crate) fn begin_acquire(self: &Arc<Self>) -> Acquiring {
+        self.acquiring.fetch_add(1, Ordering::AcqRel);
+        Acquiring(self.clone())
+    }
+    /// True while this node tries to take the lease of a user of this group.
+    #[must_use]
+    pub fn is_acquiring(&self) -> bool {
+        self.acquiring.load(Ordering::Acquire) > 0
+    }
+    /// The group has stopped or was closed on this node: requests go to other replicas from now on. True the first time.
     pub fn set_stopped(&self) -> bool {
         !self.stopped.swap(true, Ordering::AcqRel)
     }
@@ -82,6 +99,40 @@ impl TakenFrom {
     }
 }
 
+/// Which nodes hold a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its voters.
+    pub voters: Vec<NodeId>,
+    /// Copies without a vote.
+    pub learners: Vec<NodeId>,
+    /// Voters that are about to leave, and so take no leases.
+    pub leaving: Vec<NodeId>,
+}
+
+/// Who holds what, as group 0 says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The groups of users, whether they have a replica here or not.
+    pub groups: BTreeMap<GroupId, Place>,
+    /// Nodes that give their leases away, and so take none.
+    pub giving: BTreeSet<NodeId>,
+}
+
+impl Layout {
+    /// The group's voters.
+    #[must_use]
+    pub fn voters(&self, group: GroupId) -> &[NodeId] {
+        self.groups.get(&group).map_or(&[], |place| &place.voters)
+    }
+    /// True when the node may take leases of the group's users.
+    #[must_use]
+    pub fn may_hold(&self, group: GroupId, node: NodeId) -> bool {
+        let staying = |place: &Place| place.voters.contains(&node) && !place.leaving.contains(&node);
+        self.groups.get(&group).is_some_and(staying) && !self.giving.contains(&node)
+    }
+}
+
 /// Counters of this node, all since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -116,9 +167,8 @@ pub struct Local {
     /// Group 0.
     pub cluster: Group<ClusterMachine>,
     /// The groups of users that have a replica here.
-    pub shards: BTreeMap<GroupId, Shard>,
-    /// The nodes of every group of users, whether it has a replica here or not.
-    pub places: BTreeMap<GroupId, Vec<NodeId>>,
+    shards: RwLock<BTreeMap<GroupId, Arc<Shard>>>,
+    layout: RwLock<Arc<Layout>>,
     /// Bodies.
     pub bodies: Arc<BodyExchange>,
     /// Watches of sessions on this node.
@@ -220,7 +270,7 @@ impl Local {
         support: Arc<Support>,
         cluster: Group<ClusterMachine>,
         shards: BTreeMap<GroupId, Shard>,
-        places: BTreeMap<GroupId, Vec<NodeId>>,
+        layout: Layout,
         bodies: Arc<BodyExchange>,
         hub: Arc<WatchHub>,
         thread_key: [u8; 32],
@@ -228,13 +278,15 @@ impl Local {
         let (counters, leases, told) = (Counters::default(), Leases::default(), Told::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let long_reads = tokio::sync::Semaphore::new(cores);
+        let shards = RwLock::new(shards.into_iter().map(|(group, shard)| (group, Arc::new(shard))).collect());
+        let layout = RwLock::new(Arc::new(layout));
         Arc::new(Self {
             me,
             pool,
             support,
             cluster,
             shards,
-            places,
+            layout,
             bodies,
             hub,
             thread_key,
@@ -248,8 +300,34 @@ impl Local {
 
     /// This node's replica of a group of users.
     #[must_use]
-    pub fn shard(&self, group: GroupId) -> Option<&Shard> {
-        self.shards.get(&group)
+    pub fn shard(&self, group: GroupId) -> Option<Arc<Shard>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    }
+    /// All replicas here, by group.
+    #[must_use]
+    pub fn shards(&self) -> Vec<(GroupId, Arc<Shard>)> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner).iter().map(|(group, shard)| (*group, shard.clone())).collect()
+    }
+    /// A replica begins its work here.
+    pub fn open(&self, group: GroupId, shard: Shard) {
+        self.shards.write().unwrap_or_else(PoisonError::into_inner).insert(group, Arc::new(shard));
+    }
+    /// A replica ends its work here: what is under way in it turns to other nodes. The caller stops its consensus afterwards.
+    pub fn close(&self, group: GroupId) -> Option<Arc<Shard>> {
+        let shard = self.shards.write().unwrap_or_else(PoisonError::into_inner).remove(&group)?;
+        shard.set_stopped();
+        // What changes from now on is applied elsewhere.
+        self.hub.everything_changed();
+        Some(shard)
+    }
+    /// Who holds what.
+    #[must_use]
+    pub fn layout(&self) -> Arc<Layout> {
+        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Group 0 says anew who holds what.
+    pub fn set_layout(&self, layout: Layout) {
+        *self.layout.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(layout);
     }
 
     /// Group 0's tables on this node.

@@ -163,6 +163,10 @@ impl Local {
             let proposed = proposing.await.map_err(|_| TryError::Unknown)?.map_err(|e| propose_error(&e))?;
             return Ok(proposed.0.to_le_bytes().to_vec());
         }
+        // A group that was closed here: its entry must never come into group 0.
+        if group != GroupId::CLUSTER {
+            return Err(TryError::NotLeader);
+        }
         let proposing = tokio::time::timeout(TRY_TIMEOUT, self.cluster.propose(entry));
         let (index, applied) = proposing.await.map_err(|_| TryError::Unknown)?.map_err(|e| propose_error(&e))?;
         let mut answer = index.to_le_bytes().to_vec();
@@ -232,7 +236,9 @@ impl Local {
         // Only a group that has stopped has an error, and its leader is then of no use.
         let _ = match self.shard(group) {
             Some(shard) => shard.group.leader_changed(Some(leader)).await,
-            None => self.cluster.leader_changed(Some(leader)).await,
+            None if group == GroupId::CLUSTER => self.cluster.leader_changed(Some(leader)).await,
+            // Closed here meanwhile: nothing is known of its leader any more.
+            None => Ok(None),
         };
     }
 

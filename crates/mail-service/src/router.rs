@@ -9,7 +9,7 @@ use parliament_cluster_state::AccountRecord;
 use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call};
 use parliament_ids::limits::REQUEST_DEADLINE_MS;
 use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
-use parliament_mail_api::{Answer, Call, MailService, Rejection, Unserved, Watch};
+use parliament_mail_api::{Answer, Call, Changed, MailService, Rejection, Unserved, Watch};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
 use parliament_rpc::{LinkError, Method};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// A relayed request is served or refused within this, ms; the frontend then looks around again.
 const RELAYED_DEADLINE_MS: u64 = 6_000;
+/// How often a watch looks again at a node without a copy of the user's group.
+const AFAR_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a relay in flight asks whether its holder is still heard from.
 const LIVENESS_CHECK: Duration = Duration::from_millis(50);
 /// How long one gathering of withdrawals may take before the facts are looked at again, ms.
@@ -48,7 +50,29 @@ impl MailService for Router {
         self.0.route(call, None).await
     }
     fn watch(&self, owner: AccountId, mailbox: MailboxId) -> Box<dyn Watch> {
-        self.0.hub.watch(owner, mailbox)
+        Box::new(Watching { inner: self.0.hub.watch(owner, mailbox), local: self.0.clone(), owner })
+    }
+}
+
+/// A watch that looks again from time to time where nothing is applied that could wake it.
+struct Watching {
+    inner: Box<dyn Watch>,
+    local: Arc<Local>,
+    owner: AccountId,
+}
+
+#[async_trait]
+impl Watch for Watching {
+    async fn changed(&mut self) -> Changed {
+        let row = self.local.account(self.owner).ok().flatten();
+        // A copy that is closed wakes all watches, so that this is asked again.
+        if row.is_some_and(|row| self.local.shard(row.group).is_some()) {
+            return self.inner.changed().await;
+        }
+        tokio::select! {
+            changed = self.inner.changed() => changed,
+            () = tokio::time::sleep(AFAR_LOOK_INTERVAL) => Changed,
+        }
     }
 }
 
@@ -86,6 +110,7 @@ struct Taking {
     from: Option<(NodeId, Boot)>,
     started_ms: u64,
     _one_at_a_time: tokio::sync::OwnedMutexGuard<()>,
+    _acquiring: crate::node::Acquiring,
 }
 
 fn rejected(rejection: Rejection) -> Answer {
@@ -174,10 +199,17 @@ impl Local {
 
     fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Facts, Unserved> {
         let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
-            return Ok(self.facts_from_afar(row.group, relayed, guess));
+            return Ok(self.facts_from_afar(row.group, relayed, guess, None));
         };
-        let owner = self.owner_record(shard, row.id)?.and_then(|record| record.owner);
-        let leader = self.leader(row.group);
+        let owner = self.owner_record(&shard, row.id)?.and_then(|record| record.owner);
+        let layout = self.layout();
+        // A copy without a vote, or of a node that is to leave, serves what it holds and takes nothing new.
+        let mine = owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
+        if !mine && !layout.may_hold(row.group, self.me) {
+            let likely = owner.map(|owner| owner.node).filter(|node| denied != Some(*node));
+            return Ok(self.facts_from_afar(row.group, relayed, guess, likely));
+        }
+        let leader = self.leader(row.group).filter(|leader| layout.may_hold(row.group, *leader));
         Ok(Facts {
             me: self.me,
             my_boot: self.support.boot(),
@@ -197,12 +229,14 @@ impl Local {
         })
     }
 
-    /// Without a working replica of the group here, one of the group's nodes is asked; it serves, or tells who holds the lease.
-    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess) -> Facts {
-        let others: Vec<NodeId> = self.places.get(&group).into_iter().flatten().copied().filter(|node| *node != self.me).collect();
+    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease.
+    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
+        let layout = self.layout();
+        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(|node| *node != self.me).collect();
         let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
         let among = if live.is_empty() { &others } else { &live };
-        let leader = guess.node.filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
+        let leader =
+            guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
         // A request that came here by mistake is sent back without a hint.
         let leader = leader.filter(|_| !relayed);
         Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed, told: None }
@@ -282,20 +316,25 @@ impl Local {
     /// Gathers what an entry needs that takes the lease from `from`.
     async fn prepare(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> Prepared {
         let Some(shard) = self.shard(row.group) else { return Prepared::Denied };
+        let acquiring = shard.begin_acquire();
+        // Looked at after the mark: a node that is to leave is asked whether it is acquiring once it knows that it is to leave.
+        if !self.layout().may_hold(row.group, self.me) {
+            return Prepared::Denied;
+        }
         let one_at_a_time = self.leases.acquiring(row.id).lock_owned().await;
         let started_ms = boot_ms();
         // Those before may have taken all the time there was.
         if started_ms >= deadline {
             return Prepared::Denied;
         }
-        let Ok(mut record) = self.owner_record(shard, row.id) else { return Prepared::Denied };
+        let Ok(mut record) = self.owner_record(&shard, row.id) else { return Prepared::Denied };
         if record.is_none() {
             // The account's records are made with its first use; group 0 knows it already.
             let make = Command::CreateAccount { account: row.id, uid_validity_floor: row.uid_validity_floor, time: unix_seconds() };
             if self.propose_users(row.group, &make, deadline).await.is_err() {
                 return Prepared::Denied;
             }
-            record = self.owner_record(shard, row.id).ok().flatten();
+            record = self.owner_record(&shard, row.id).ok().flatten();
         }
         let Some(record) = record else { return Prepared::Denied };
         let boot = self.support.boot();
@@ -308,7 +347,7 @@ impl Local {
         }
         let Some(evidence) = self.evidence(from, deadline).await else { return Prepared::Denied };
         let acquire = Acquire { node: self.me, boot, expect_fence: record.fence, evidence };
-        Prepared::Ready(Taking { acquire, from, started_ms, _one_at_a_time: one_at_a_time })
+        Prepared::Ready(Taking { acquire, from, started_ms, _one_at_a_time: one_at_a_time, _acquiring: acquiring })
     }
 
     /// That nobody owns the lease, or that a majority of group 0's voters has withdrawn its support from who does.
@@ -345,7 +384,7 @@ impl Local {
     fn note_taken(&self, row: &AccountRecord, taking: &Taking) -> bool {
         let Some(shard) = self.shard(row.group) else { return false };
         let Acquire { node, boot, expect_fence, .. } = taking.acquire;
-        let held = self.owner_record(shard, row.id).ok().flatten();
+        let held = self.owner_record(&shard, row.id).ok().flatten();
         let mine = held.is_some_and(|record| record.owner.is_some_and(|owner| (owner.node, owner.boot) == (node, boot)));
         if mine {
             self.count_acquired(taking.from.map(|(node, _)| node), taking.started_ms);
@@ -372,7 +411,7 @@ impl Local {
     pub async fn hand_over(self: &Arc<Self>, account: AccountId, to: NodeId, to_boot: Boot) -> Result<(), Unserved> {
         let row = self.account(account).ok().flatten().ok_or(Unserved::NotHolder { hint: None })?;
         let shard = self.shard(row.group).ok_or(Unserved::NotHolder { hint: None })?;
-        let record = self.owner_record(shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
+        let record = self.owner_record(&shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
         let mine = record.owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine {
             return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });

@@ -8,9 +8,9 @@ use parliament_journal::Journal;
 use parliament_routing::{Granted, OwnSupport, Promises, Withdrawn};
 use parliament_rpc::PeerPool;
 use parliament_rpc::v1::{SupportReply, WithdrawReply};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -25,6 +25,8 @@ const WITHDRAW_RETRY_MS: u64 = 25;
 pub struct Support {
     me: NodeId,
     voters: Vec<NodeId>,
+    /// The nodes that are supported: those of the cluster.
+    members: RwLock<BTreeSet<NodeId>>,
     pool: Arc<PeerPool>,
     journal: Journal,
     own: Mutex<OwnSupport>,
@@ -80,14 +82,19 @@ impl Support {
     /// Support for `boot`, which [`next_boot`] has just made. `nodes` are all nodes, `voters` those of group 0.
     #[must_use]
     pub fn new(me: NodeId, boot: Boot, nodes: &[NodeId], voters: Vec<NodeId>, pool: Arc<PeerPool>, journal: Journal) -> Arc<Self> {
-        let floors = nodes.iter().filter_map(|node| number(journal.note(&withdrawn_note(*node))).map(|boot| (*node, Boot(boot))));
-        let floors: BTreeMap<NodeId, Boot> = floors.collect();
+        // All that were ever journaled: of a node that joined, too, whose entry this node has not seen again yet.
+        let floor = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let node = number(key.get(WITHDRAWN_NOTE.len()..).map(<[u8]>::to_vec))?;
+            Some((NodeId(node), Boot(number(Some(value))?)))
+        };
+        let floors: BTreeMap<NodeId, Boot> = journal.notes(WITHDRAWN_NOTE).into_iter().filter_map(floor).collect();
         let book = Promises::new(boot_ms(), floors.clone());
         Arc::new(Self {
             me,
             own: Mutex::new(OwnSupport::new(boot, voters.iter().copied())),
             book: Mutex::new(book),
             voters,
+            members: RwLock::new(nodes.iter().copied().collect()),
             pool,
             journal,
             withdrawn: tokio::sync::Mutex::new(floors),
@@ -135,9 +142,17 @@ impl Support {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).boot_of(node).is_some_and(|known| known > boot)
     }
 
+    /// Group 0 says anew which nodes belong to the cluster. Those that were removed get no support any more.
+    pub fn set_members(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = nodes.into_iter().collect();
+    }
+
     /// Answers a request for support.
     #[must_use]
     pub fn on_support(&self, node: NodeId, boot: Boot) -> SupportReply {
+        if !self.members.read().unwrap_or_else(PoisonError::into_inner).contains(&node) {
+            return SupportReply { granted: false, withdrawn: false };
+        }
         let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, boot_ms());
         SupportReply { granted: granted == Granted::Yes, withdrawn: granted == Granted::Never }
     }
@@ -312,6 +327,9 @@ mod tests {
         let disk = disk.after_cut(1);
         let (support, _driver) = voter(&disk);
         assert!(support.on_support(NodeId(2), Boot(7)).withdrawn, "never again, after a power cut too");
+        support.set_members([NodeId(1)]);
+        let reply = support.on_support(NodeId(2), Boot(9));
+        assert!(!reply.granted && !reply.withdrawn, "a node that was removed gets no support");
         assert!(support.on_withdraw(NodeId(2), Boot(6)).now_or_never().is_some_and(|reply| reply.withdrawn), "smaller boots need no write");
     }
 }

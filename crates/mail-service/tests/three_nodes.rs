@@ -105,6 +105,57 @@ async fn a_holder_that_hangs_is_taken_over_as_fast() {
     cluster.end().await;
 }
 
+/// The owner of the lease as node 3 knows it, after a barrier.
+async fn owner(cluster: &Cluster, account: AccountId) -> NodeId {
+    let local = &cluster.node(3).local;
+    local.read_barrier_within(USERS, 5_000).await.unwrap();
+    local.holder_of(&local.account(account).unwrap().unwrap()).unwrap().owner.unwrap().node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_closed_is_served_elsewhere_and_its_entries_never_reach_group_0() {
+    let (cluster, ann) = Cluster::found("close").await;
+    assert_eq!(uid(cluster.node(2), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    cluster.node(1).close_users().await;
+    let closed = Instant::now();
+    assert_eq!(uid(cluster.node(2), append(ann, 2)).await, one(2));
+    eprintln!("a holder that closed its copy was followed in {:?}", closed.elapsed());
+    assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3), "relayed from where the copy was");
+    assert_eq!(uid(cluster.node(2), append(ann, 3)).await, one(3), "and exactly once");
+    let mut watch = cluster.node(1).router.watch(ann, parliament_ids::MailboxId(1));
+    tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.expect("woken though nothing is applied here");
+    // As a node sends that still takes node 1 for the leader.
+    let entry = parliament_groups::Command::new(&[], b"a command of a group of users").unwrap();
+    let mut payload = USERS.0.to_le_bytes().to_vec();
+    payload.extend_from_slice(entry.as_bytes());
+    let first = &cluster.node(1).local;
+    let answer = first.on_propose(payload.into()).await.unwrap();
+    assert_ne!(answer[0], 0, "taken");
+    first.read_barrier_within(parliament_ids::GroupId::CLUSTER, 5_000).await.unwrap();
+    assert_eq!(first.cluster.stopped(), None);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_gives_its_leases_away_takes_none() {
+    let (cluster, ann) = Cluster::found("giving").await;
+    assert_eq!(uid(cluster.node(2), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    cluster.set_giving(&[1]);
+    assert_eq!(uid(cluster.node(1), append(ann, 2)).await, one(2), "it serves what it holds until it has handed it over");
+    let (first, second) = (&cluster.node(1).local, &cluster.node(2).local);
+    first.hand_over(ann, NodeId(2), second.support.boot()).await.unwrap();
+    assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3));
+    assert_eq!(owner(&cluster, ann).await, NodeId(2));
+    second.support.renounce();
+    for seq in 4..12 {
+        assert_eq!(uid(cluster.node(1), append(ann, seq)).await, one(u32::try_from(seq).unwrap()));
+        assert_ne!(owner(&cluster, ann).await, NodeId(1));
+    }
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_is_cut_off_answers_nothing_stale() {
     let (cluster, ann) = Cluster::found("cut").await;

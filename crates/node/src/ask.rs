@@ -6,10 +6,10 @@ use crate::running::Running;
 use bytes::Bytes;
 use parliament_ctl::api;
 use parliament_frontend::{Protocol, SessionState};
-use parliament_groups::Role;
+use parliament_groups::{ChangeError, Group, NodeInfo, Role};
 use parliament_ids::{AccountId, Boot, GroupId, NodeId};
 use parliament_journal::Space;
-use parliament_mail_service::unix_seconds;
+use parliament_mail_service::{UsersMachine, unix_seconds};
 use parliament_mailbox_state::{Command, view};
 use parliament_rpc::Method;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,32 @@ pub(crate) enum Question {
     Home {
         account: u64,
     },
+    /// As [`Question::Facts`], without what takes a look at every user: how far copies are on their way.
+    Groups,
+    /// Looks whether anything is missing of a group; [`GroupFacts::complete`] tells later.
+    Check {
+        group: u32,
+    },
+    /// To a group's leader, if the entry that made its members is still this one.
+    AddLearner {
+        group: u32,
+        node: u64,
+        address: String,
+        zone: String,
+        since: u64,
+    },
+    /// Likewise.
+    RemoveLearner {
+        group: u32,
+        node: u64,
+        since: u64,
+    },
+    /// Likewise.
+    SetVoters {
+        group: u32,
+        voters: Vec<u64>,
+        since: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +150,22 @@ pub(crate) struct GroupFacts {
     pub(crate) applied: Option<u64>,
     pub(crate) stopped: Option<String>,
     pub(crate) users: u64,
+    /// Voters, of both sets during a change, and all members, as this replica knows them.
+    #[serde(default)]
+    pub(crate) voters: Vec<u64>,
+    #[serde(default)]
+    pub(crate) members: Vec<u64>,
+    #[serde(default)]
+    pub(crate) changing_to: Option<Vec<u64>>,
+    /// Index of the entry that made these members.
+    #[serde(default)]
+    pub(crate) members_since: Option<u64>,
+    /// Nothing was missing here of what is committed up to this index.
+    #[serde(default)]
+    pub(crate) complete: Option<u64>,
+    /// Leases of the group's users here, where the node gives them away.
+    #[serde(default)]
+    pub(crate) holds: Option<u64>,
 }
 
 /// A node as the status page shows it.
@@ -179,13 +221,14 @@ pub(crate) async fn ask_within(running: &Arc<Running>, node: NodeId, question: &
 
 /// Asks all nodes at once; those that do not answer have an error.
 pub(crate) async fn ask_all(running: &Arc<Running>, question: &Question) -> Vec<(NodeId, Result<Reply, String>)> {
-    let nodes: Vec<NodeId> = running.identity.document.members.iter().map(|member| NodeId(member.id)).collect();
+    let nodes: Vec<NodeId> = running.document().members.iter().map(|member| NodeId(member.id)).collect();
     futures::future::join_all(nodes.into_iter().map(|node| async move { (node, ask(running, node, question).await) })).await
 }
 
 /// As [`ask_all`], but hardly waits for nodes that are silent already: for what people look at again and again.
 pub(crate) async fn ask_all_heard(running: &Arc<Running>, question: &Question, timeout: Duration) -> Vec<(NodeId, Result<Reply, String>)> {
-    let nodes = running.identity.document.members.iter().map(|member| NodeId(member.id));
+    let document = running.document();
+    let nodes = document.members.iter().map(|member| NodeId(member.id));
     let asked = nodes.map(|node| async move {
         let timeout = if running.silent_ms(node) > 0 { timeout.min(SILENT_TIMEOUT) } else { timeout };
         (node, ask_within(running, node, question, timeout).await)
@@ -214,7 +257,7 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
     match question {
         Question::Facts => {
             let running = running.clone();
-            Reply::Facts(tokio::task::spawn_blocking(move || facts(&running)).await.unwrap_or_default())
+            Reply::Facts(tokio::task::spawn_blocking(move || facts(&running, true)).await.unwrap_or_default())
         }
         Question::Pulse => Reply::Pulse(running.pulse()),
         Question::Board => {
@@ -227,6 +270,32 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             examined.map_or_else(|error| Reply::Order(Err(error.to_string())), |exam| Reply::Examined(Box::new(exam)))
         }
         Question::Sessions { mask } => Reply::Sessions(sessions(running, mask, usize::MAX)),
+        Question::Groups => {
+            let mut facts = facts(running, false);
+            for (group, row) in &mut facts.groups {
+                row.holds = crate::membership::leases_left(running, GroupId(*group)).await;
+            }
+            Reply::Facts(facts)
+        }
+        Question::Check { group } => {
+            running.check(GroupId(*group));
+            Reply::Order(Ok(()))
+        }
+        Question::AddLearner { group, node, address, zone, since } => {
+            let info = NodeInfo { addr: address.clone(), zone: zone.clone(), witness: false };
+            Reply::Order(match led_here(running, GroupId(*group), *since) {
+                Ok(group) => bounded(group.add_learner(NodeId(*node), info)).await,
+                Err(why) => Err(why),
+            })
+        }
+        Question::RemoveLearner { group, node, since } => Reply::Order(match led_here(running, GroupId(*group), *since) {
+            Ok(group) => bounded(group.remove_learners([NodeId(*node)].into())).await,
+            Err(why) => Err(why),
+        }),
+        Question::SetVoters { group, voters, since } => Reply::Order(match led_here(running, GroupId(*group), *since) {
+            Ok(group) => bounded(group.set_voters(voters.iter().copied().map(NodeId).collect(), false)).await,
+            Err(why) => Err(why),
+        }),
         Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
         Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
         Question::Accounts { group, accounts, fresh } => account_facts(running, GroupId(*group), accounts, *fresh).await,
@@ -239,13 +308,7 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             let done = running.local.hand_over(AccountId(*account), NodeId(*to), Boot(*to_boot)).await;
             Reply::Order(done.map_err(|unserved| format!("{unserved:?}")))
         }
-        Question::Transfer { group, to } => {
-            let done = match running.local.shard(GroupId(*group)) {
-                Some(shard) => shard.group.transfer_leader(NodeId(*to)).await,
-                None => running.local.cluster.transfer_leader(NodeId(*to)).await,
-            };
-            Reply::Order(done.map_err(|e| e.to_string()))
-        }
+        Question::Transfer { group, to } => Reply::Order(running.transfer(GroupId(*group), NodeId(*to)).await),
         Question::MailPorts => Reply::MailPorts(mail_ports(running)),
         Question::Home { account } => Reply::Home(home_here(running, AccountId(*account)).map(|node| node.0)),
         Question::Initialize => Reply::Order(running.initialize().await),
@@ -301,14 +364,35 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
     }
 }
 
+/// A group that this node leads, with the members that the asker has seen: what was decided on older ones is not carried out.
+fn led_here(running: &Running, group: GroupId, since: u64) -> Result<Group<UsersMachine>, String> {
+    let shard = running.local.shard(group).ok_or_else(|| format!("group {group} has no copy here"))?;
+    let metrics = shard.group.metrics();
+    if metrics.role != Role::Leader {
+        return Err(format!("group {group} is led elsewhere"));
+    }
+    if metrics.members_since != Some(since) {
+        return Err(format!("the members of group {group} have changed"));
+    }
+    Ok(shard.group.clone())
+}
+
+/// Waits for a change of members for a while. One that takes longer goes on by itself, or is made again.
+async fn bounded(change: impl Future<Output = Result<(), ChangeError>>) -> Result<(), String> {
+    match tokio::time::timeout(Duration::from_millis(BARRIER_MS), change).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err("no quorum confirmed it in time".into()),
+    }
+}
+
 fn board(running: &Running) -> Board {
     let counted = census(running);
     let rows = counted.groups.iter().flat_map(|(group, row)| row.held.iter().map(|(holder, users)| (*group, *holder, *users)));
-    Board { facts: facts(running), held: rows.collect(), sessions: sessions(running, "*", BOARD_SESSIONS_MAX) }
+    Board { facts: facts(running, true), held: rows.collect(), sessions: sessions(running, "*", BOARD_SESSIONS_MAX) }
 }
 
-fn facts(running: &Running) -> Facts {
-    let counted = census(running);
+fn facts(running: &Running, with_users: bool) -> Facts {
+    let counted = if with_users { census(running) } else { Default::default() };
     let disk_free = rustix::fs::statvfs(&running.data_dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
     let mut facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -338,6 +422,12 @@ fn facts(running: &Running) -> Facts {
             applied: metrics.applied,
             stopped: metrics.stopped,
             users,
+            voters: metrics.voters.iter().map(|id| id.0).collect(),
+            members: metrics.members.keys().map(|id| id.0).collect(),
+            changing_to: metrics.changing_to.map(|ids| ids.into_iter().map(|id| id.0).collect()),
+            members_since: metrics.members_since,
+            complete: running.complete(group),
+            holds: None,
         };
         facts.groups.insert(group.0, row);
     }
@@ -375,7 +465,7 @@ fn glob(mask: &[u8], text: &[u8]) -> bool {
 
 fn sessions(running: &Running, mask: &str, limit: usize) -> Vec<api::Session> {
     let Some(frontend) = running.frontend.get() else { return Vec::new() };
-    let name = running.identity.document.name_of(running.local.me);
+    let name = running.document().name_of(running.local.me);
     let now = unix_seconds();
     let listed = frontend.registry().list().into_iter().filter_map(|info| {
         let user = info.user.clone()?;

@@ -50,7 +50,7 @@ pub(crate) fn census(running: &Running) -> Arc<Census> {
         return census.clone();
     }
     let began = Instant::now();
-    let groups = running.local.shards.iter().map(|(group, shard)| {
+    let groups = running.local.shards().into_iter().map(|(group, shard)| {
         let tables = shard.group.tables();
         let accounts = view::accounts(tables).unwrap_or_default();
         let mut counted = GroupCensus { users: accounts.len() as u64, held: BTreeMap::new() };

@@ -46,7 +46,7 @@ pub(crate) async fn doctor(node: &Arc<Node>, request: &api::Examine) -> Result<s
 }
 
 fn describe(exam: &mut api::Exam, running: &Running) {
-    let cluster = &running.identity.document;
+    let cluster = &*running.document();
     exam.formed = true;
     let member = |m: &crate::identity::Member| api::Member { name: m.name.clone(), zone: m.zone.clone(), address: m.address.clone() };
     exam.members = cluster.members.iter().map(member).collect();
@@ -78,7 +78,7 @@ fn examine(config: &Config, data_dir: &Path, journal: &Journal) -> api::NodeExam
 
 /// What a member of a cluster tells of itself.
 pub(crate) fn examine_member(running: &Running) -> api::NodeExam {
-    let cluster = &running.identity.document;
+    let cluster = &*running.document();
     let name = |id: u64| cluster.name_of(parliament_ids::NodeId(id));
     let heard = |(node, hears): (u64, crate::pulse::Hears)| api::Heard {
         node: name(node),

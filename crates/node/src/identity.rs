@@ -1,6 +1,11 @@
 //! What the data directory says this node is: its disk's id, and once it belongs to a cluster, the cluster's document.
 
+use parliament_cluster_state as state;
+use parliament_cluster_state::NodeState;
+use parliament_groups::NodeInfo;
 use parliament_ids::{GroupId, NodeId};
+use parliament_mail_service::{Layout, Place};
+use parliament_mailbox_state::{TableFault, Tables};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,9 +26,12 @@ pub(crate) struct Member {
     /// Hex.
     pub(crate) disk: String,
     pub(crate) imap: String,
+    #[serde(default)]
+    pub(crate) state: NodeState,
 }
 
-/// What `cluster init` gives to every node.
+/// The cluster as a node knows it: made by `cluster init`, then kept as group 0 says. On the disk it tells a starting node, before
+/// any quorum, where its peers are and which groups it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Document {
     /// Hex of 16 random bytes.
@@ -35,6 +43,19 @@ pub(crate) struct Document {
     pub(crate) members: Vec<Member>,
     /// Voters of each group from 0, the first leader first.
     pub(crate) placement: Vec<Vec<u64>>,
+    /// Copies without a vote, by group; groups behind the last row have none.
+    #[serde(default)]
+    pub(crate) learners: Vec<Vec<u64>>,
+    /// Voters about to leave, by group.
+    #[serde(default)]
+    pub(crate) leaving: Vec<Vec<u64>>,
+    /// Nodes that were removed; nobody speaks to them.
+    #[serde(default)]
+    pub(crate) removed: Vec<u64>,
+}
+
+fn row(rows: &[Vec<u64>], group: GroupId) -> Vec<NodeId> {
+    rows.get(group.0 as usize).map(|row| row.iter().copied().map(NodeId).collect()).unwrap_or_default()
 }
 
 /// The document together with which member this node is.
@@ -54,8 +75,71 @@ impl Identity {
 }
 
 impl Document {
+    /// What group 0's tables say now; `None` before the cluster is in them. What never changes is taken from `known`.
+    pub(crate) fn of(tables: &dyn Tables, known: &Self) -> Result<Option<Self>, TableFault> {
+        let Some(formed) = state::cluster(tables)? else { return Ok(None) };
+        let all = state::members(tables)?;
+        let removed = all.iter().filter(|(_, state)| *state == NodeState::Removed).map(|(row, _)| row.id.0).collect();
+        let present = all.into_iter().filter(|(_, state)| *state != NodeState::Removed);
+        let member = |(row, state): (state::NodeRecord, NodeState)| Member {
+            id: row.id.0,
+            name: row.name,
+            zone: row.zone,
+            address: row.peer_address,
+            disk: hex(&row.disk),
+            imap: row.imap_address,
+            state,
+        };
+        let mut document = Self { members: present.map(member).collect(), removed, ..known.clone() };
+        document.groups = formed.groups;
+        let groups = formed.groups as usize + 1;
+        document.placement.resize(groups, Vec::new());
+        (document.learners, document.leaving) = (vec![Vec::new(); groups], vec![Vec::new(); groups]);
+        for copies in state::copies(tables)? {
+            let at = copies.group.0 as usize;
+            let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(|id| id.0).collect();
+            if at < groups {
+                document.placement[at] = ids(copies.voters);
+                document.learners[at] = ids(copies.learners);
+                document.leaving[at] = ids(copies.leaving);
+            }
+        }
+        Ok(Some(document))
+    }
+
     pub(crate) fn voters(&self, group: GroupId) -> Vec<NodeId> {
-        self.placement.get(group.0 as usize).map(|row| row.iter().copied().map(NodeId).collect()).unwrap_or_default()
+        row(&self.placement, group)
+    }
+    pub(crate) fn learners(&self, group: GroupId) -> Vec<NodeId> {
+        row(&self.learners, group)
+    }
+    pub(crate) fn leaving(&self, group: GroupId) -> Vec<NodeId> {
+        row(&self.leaving, group)
+    }
+    /// True when the node has a copy of the group, or is to make one.
+    pub(crate) fn holds(&self, group: GroupId, node: NodeId) -> bool {
+        self.voters(group).contains(&node) || self.learners(group).contains(&node)
+    }
+    /// What a node is to the cluster; one that is not known is gone.
+    pub(crate) fn state(&self, node: NodeId) -> NodeState {
+        self.member(node).map_or(NodeState::Removed, |member| member.state)
+    }
+    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node.0)
+    }
+    /// All nodes, as consensus is told of them.
+    pub(crate) fn infos(&self) -> std::collections::BTreeMap<NodeId, NodeInfo> {
+        let info = |member: &Member| NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
+        self.members.iter().map(|member| (NodeId(member.id), info(member))).collect()
+    }
+    /// What requests are routed by.
+    pub(crate) fn layout(&self) -> Layout {
+        let place = |group| Place { voters: self.voters(group), learners: self.learners(group), leaving: self.leaving(group) };
+        let gives = self.members.iter().filter(|member| member.state != NodeState::Active);
+        Layout {
+            groups: (1..=self.groups).map(|number| (GroupId(number), place(GroupId(number)))).collect(),
+            giving: gives.map(|member| NodeId(member.id)).collect(),
+        }
     }
     pub(crate) fn member(&self, id: NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id.0)
@@ -69,7 +153,10 @@ impl Document {
     /// Checks what a peer sent.
     pub(crate) fn check(&self) -> Result<(), String> {
         let ids: std::collections::BTreeSet<u64> = self.members.iter().map(|member| member.id).collect();
-        let sound = unhex(&self.cluster).is_some()
+        let known = |rows: &[Vec<u64>]| rows.len() <= self.placement.len() && rows.iter().flatten().all(|id| ids.contains(id));
+        let sound = known(&self.learners)
+            && known(&self.leaving)
+            && unhex(&self.cluster).is_some()
             && ids.len() == self.members.len()
             && self.placement.len() == self.groups as usize + 1
             && self.placement.iter().all(|row| !row.is_empty() && row.iter().all(|id| ids.contains(id)))
@@ -195,7 +282,8 @@ mod tests {
     use super::*;
 
     fn member(id: u64, zone: &str) -> Member {
-        Member { id, name: format!("n{id}"), zone: zone.into(), address: String::new(), disk: hex(&[1; 16]), imap: String::new() }
+        let (disk, state) = (hex(&[1; 16]), NodeState::Active);
+        Member { id, name: format!("n{id}"), zone: zone.into(), address: String::new(), disk, imap: String::new(), state }
     }
 
     #[test]
@@ -217,6 +305,65 @@ mod tests {
     }
 
     #[test]
+    fn the_document_follows_group_0() {
+        use parliament_mailbox_state::{MemoryTables, Overlay};
+        let first = Document {
+            cluster: hex(&[2; 16]),
+            name: "c".into(),
+            groups: 1,
+            replication: 3,
+            members: vec![member(1, "a")],
+            placement: vec![vec![1], vec![1]],
+            learners: Vec::new(),
+            leaving: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut tables = MemoryTables::new();
+        let mut run = |command: state::Command| {
+            let mut overlay = Overlay::new(&tables);
+            state::apply(&mut overlay, &command).unwrap().unwrap();
+            let writes = overlay.into_writes();
+            tables.commit(writes);
+            Document::of(&tables, &first).unwrap().unwrap()
+        };
+        let node = state::NodeRecord {
+            id: NodeId(1),
+            name: "n1".into(),
+            zone: "a".into(),
+            disk: [1; 16],
+            boot: parliament_ids::Boot(0),
+            peer_address: String::new(),
+            imap_address: String::new(),
+        };
+        let placement = (0..2).map(|group| state::Placement { group: GroupId(group), voters: vec![NodeId(1)] }).collect();
+        let cluster = state::ClusterRecord { id: [2; 16], name: "c".into(), groups: 1 };
+        let formed = run(state::Command::Form { cluster, nodes: vec![node], placement });
+        assert_eq!((&formed.members, &formed.placement), (&first.members, &first.placement));
+        run(state::Command::Invite { hash: [3; 32], expires: 9, time: 1 });
+        let joining = state::Joining {
+            invite: [3; 32],
+            name: "n2".into(),
+            zone: "b".into(),
+            disk: [5; 16],
+            peer_address: "h2:7400".into(),
+            imap_address: String::new(),
+        };
+        let joined = run(state::Command::AddNode { joining, time: 2 });
+        assert_eq!(joined.named("n2"), Some(NodeId(2)));
+        let row = state::Copies { group: GroupId(1), version: 1, voters: vec![NodeId(1)], learners: vec![NodeId(2)], leaving: Vec::new() };
+        let copying = run(state::Command::SetPlacement { row });
+        copying.check().unwrap();
+        assert!(copying.holds(GroupId(1), NodeId(2)) && !copying.layout().may_hold(GroupId(1), NodeId(2)), "a learner takes no lease");
+        let row = state::Copies { group: GroupId(1), version: 2, voters: vec![NodeId(1)], ..state::Copies::default() };
+        run(state::Command::SetPlacement { row });
+        let draining = run(state::Command::SetNodeState { node: NodeId(2), state: NodeState::Draining });
+        assert_eq!(draining.state(NodeId(2)), NodeState::Draining);
+        let removed = run(state::Command::RemoveNode { node: NodeId(2) });
+        assert!(removed.is_removed(NodeId(2)) && removed.member(NodeId(2)).is_none());
+        removed.check().unwrap();
+    }
+
+    #[test]
     fn a_directory_is_one_process_s_and_keeps_its_id() {
         let dir = std::env::temp_dir().join(format!("parliament-identity-{}", std::process::id()));
         let first = DataDir::open(&dir).unwrap();
@@ -229,8 +376,16 @@ mod tests {
             replication: 1,
             members: vec![member(1, "a")],
             placement: vec![vec![1], vec![1]],
+            learners: Vec::new(),
+            leaving: Vec::new(),
+            removed: Vec::new(),
         };
         document.check().unwrap();
+        // As programs before membership wrote it.
+        let mut old = serde_json::to_value(&document).unwrap();
+        ["learners", "leaving", "removed"].iter().for_each(|key| drop(old.as_object_mut().unwrap().remove(*key)));
+        drop(old["members"][0].as_object_mut().unwrap().remove("state"));
+        assert_eq!(serde_json::from_value::<Document>(old).unwrap(), document);
         let identity = Identity { node: 1, document };
         first.keep_identity(&identity).unwrap();
         drop(first);

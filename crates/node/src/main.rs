@@ -3,11 +3,14 @@
 mod admin;
 mod ask;
 mod census;
+mod control;
 mod events;
 mod exam;
 mod http;
 mod identity;
+mod join;
 mod links;
+mod membership;
 mod metrics;
 mod nginx_auth;
 mod node;

@@ -252,7 +252,8 @@ impl NginxAuth {
         }
         let me = running.local.me;
         let home = home_of(running, account).await;
-        let others = running.identity.document.members.iter().map(|member| NodeId(member.id));
+        let document = running.document();
+        let others = document.members.iter().map(|member| NodeId(member.id));
         let live = others.filter(|node| Some(*node) != home && *node != me && running.local.support.is_live(*node));
         for node in home.into_iter().filter(|home| *home != me).chain([me]).chain(live) {
             let Some(ports) = self.ports_of(running, node).await.filter(|ports| !ports.draining) else { continue };
@@ -291,7 +292,8 @@ impl NginxAuth {
         if !listener.ip().is_unspecified() {
             return Vec::new();
         }
-        let Some(member) = running.identity.document.member(node) else { return Vec::new() };
+        let document = running.document();
+        let Some(member) = document.member(node) else { return Vec::new() };
         let looked = timeout(ASK_TIMEOUT, tokio::net::lookup_host(member.address.clone())).await;
         looked.ok().and_then(Result::ok).map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
     }
@@ -303,7 +305,7 @@ async fn home_of(running: &Arc<Running>, account: AccountId) -> Option<NodeId> {
     if running.local.shard(row.group).is_some() {
         return home_here(running, account);
     }
-    let copies = running.identity.document.voters(row.group);
+    let copies = running.document().voters(row.group);
     let mut live = copies.into_iter().filter(|node| running.local.support.is_live(*node));
     let question = Question::Home { account: account.0 };
     match timeout(ASK_TIMEOUT, ask(running, live.next()?, &question)).await {

@@ -24,6 +24,9 @@ pub(crate) struct Fatal {
     pub(crate) why: String,
 }
 
+/// Why a node that was removed ends.
+pub(crate) const REMOVED: &str = "this node was removed from the cluster; with an empty data directory and an invitation it may join anew";
+
 /// What is wrong with data that only a new, empty node can mend.
 pub(crate) const DAMAGED: &str = "this node's data cannot be used; replace it by an empty node";
 
@@ -31,8 +34,8 @@ impl Fatal {
     /// The exit code: supervisors should not start again what only an operator can mend.
     pub(crate) fn exit(&self) -> u8 {
         match self.what {
-            DAMAGED => exit::DATA,
-            what if ["tls.", "peer.", "http."].iter().any(|section| what.starts_with(section)) => exit::CONFIG,
+            DAMAGED | REMOVED => exit::DATA,
+            what if ["tls.", "peer.", "http.", "--join"].iter().any(|section| what.starts_with(section)) => exit::CONFIG,
             _ => exit::UNEXPECTED,
         }
     }
@@ -166,12 +169,12 @@ impl Node {
     /// Who this is.
     pub(crate) fn hello(&self) -> v1::HelloReply {
         let running = self.running();
-        let identity = running.as_ref().map(|running| running.identity.clone());
+        let identity = running.as_ref().map(|running| (running.cluster_id(), running.local.me));
         let seen = running.map(|running| running.boots_seen()).unwrap_or_default();
         v1::HelloReply {
             name: self.config.node.name.clone(),
-            cluster_id: identity.as_ref().map(|i| i.cluster_id().to_vec()).unwrap_or_default().into(),
-            node_id: identity.map_or(0, |i| i.node),
+            cluster_id: identity.map(|(cluster, _)| cluster.to_vec()).unwrap_or_default().into(),
+            node_id: identity.map_or(0, |(_, node)| node.0),
             boot: self.boot.0,
             zone: self.config.node.zone.clone(),
             disk_id: self.data.disk.to_vec().into(),

@@ -95,6 +95,12 @@ impl PeerHandler for Peers {
         v1::AdoptReply { refused }
     }
 
+    async fn join(&self, request: v1::JoinRequest) -> v1::JoinReply {
+        let node = self.0.clone();
+        let work = self.0.runtime.spawn(async move { crate::join::enter(&node, request).await });
+        work.await.unwrap_or_else(|error| crate::join::refused(&error.to_string(), true))
+    }
+
     async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
         let running = self.0.running().ok_or(STARTING)?;
         let kind = u8::try_from(kind).ok().and_then(CallKind::from_u8).ok_or("unknown kind of call")?;

@@ -173,7 +173,8 @@ impl Running {
 
     /// What this node hears of each of the others.
     pub(crate) fn hears(&self) -> BTreeMap<u64, Hears> {
-        let others = self.identity.document.members.iter().map(|member| NodeId(member.id)).filter(|node| *node != self.local.me);
+        let document = self.document();
+        let others = document.members.iter().map(|member| NodeId(member.id)).filter(|node| *node != self.local.me);
         let one = |node: NodeId| {
             let silent_ms = self.silent_ms(node);
             let known = lock(&self.hearsay.peers).get(&node).map(|peer| peer.hears(silent_ms));
@@ -219,7 +220,7 @@ impl Running {
 
     /// Requests for support, which come ten times a second to the voters of group 0, show that a peer is there, too.
     fn note_promises(&self) {
-        if !self.identity.document.voters(GroupId::CLUSTER).contains(&self.local.me) {
+        if !self.document().voters(GroupId::CLUSTER).contains(&self.local.me) {
             return;
         }
         for peer in self.local.pool.all().into_iter().filter(|peer| peer.is_connected() && self.local.support.is_live(peer.node())) {
@@ -233,7 +234,7 @@ impl Running {
     fn sight(&self) -> Sight {
         let own = self.pulse();
         let (mut nodes, mut led) = (BTreeMap::new(), BTreeMap::new());
-        for member in &self.identity.document.members {
+        for member in &self.document().members {
             let node = NodeId(member.id);
             let presence = self.presence(node);
             let starting = lock(&self.hearsay.peers).get(&node).is_some_and(|peer| peer.starting);
@@ -256,11 +257,11 @@ impl Running {
             nodes.insert(member.id, sight);
         }
         let lacks = |group: &u32| {
-            let voters = self.identity.document.voters(GroupId(*group));
+            let voters = self.document().voters(GroupId(*group));
             let answer = |id: &NodeId| nodes.get(&id.0).is_some_and(|node: &NodeSight| node.presence != Presence::Silent);
             voters.iter().filter(|id| answer(id)).count() <= voters.len() / 2
         };
-        let quorumless = (0..=self.identity.document.groups).filter(lacks).collect();
+        let quorumless = (0..=self.document().groups).filter(lacks).collect();
         Sight { at_ms: boot_ms(), leaders: led.into_iter().map(|(group, (_, node))| (group, node)).collect(), quorumless, nodes }
     }
 }

@@ -1,11 +1,12 @@
 //! A node as a member of a cluster: its groups, its mail service, its listeners, and the small tasks that keep them in order.
 
-use crate::identity::{Identity, Member};
+use crate::identity::{Document, Identity};
 use crate::links::PoolPeers;
 use crate::node::{DAMAGED, Fatal, Node, fatal};
+use parliament_cluster_state::NodeState;
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
 use parliament_groups::{Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo, Ports, Role, StartError};
-use parliament_ids::{Boot, GroupId, NodeId};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
 use parliament_journal::disk::{Disk, RealDisk};
 use parliament_mail_service::{
     Accounts, BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms,
@@ -15,13 +16,28 @@ use parliament_tables::{GroupTables, TableOptions};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Commits held in memory per group before its tables are flushed, bytes.
 const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How long a look at a group waits for bodies on their way.
+const BODIES_WAIT: Duration = Duration::from_secs(30);
+
+/// What the last look at a group found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Checked {
+    under_way: bool,
+    /// Nothing was missing of what is committed up to this index.
+    complete: Option<u64>,
+}
+
 /// A member of a cluster at work.
 pub(crate) struct Running {
-    pub(crate) identity: Identity,
+    cluster: [u8; 16],
+    /// The cluster as group 0 says, as far as this node has heard.
+    document: watch::Sender<Arc<Document>>,
     pub(crate) groups: GroupSet,
     pub(crate) local: Arc<Local>,
     pub(crate) accounts: Arc<Accounts>,
@@ -34,6 +50,8 @@ pub(crate) struct Running {
     /// Every group here has been seen up to date with its leader since this start.
     caught_up: AtomicBool,
     draining: AtomicBool,
+    /// What looks for missing bodies found, by group.
+    checks: Mutex<BTreeMap<GroupId, Checked>>,
     boots: Mutex<BTreeMap<NodeId, Boot>>,
     /// What the peers tell.
     pub(crate) hearsay: crate::pulse::Hearsay,
@@ -69,21 +87,18 @@ impl Running {
         let mut shards = BTreeMap::new();
         for number in 1..=document.groups {
             let group = GroupId(number);
-            let voters = document.voters(group);
-            if voters.contains(&me) {
-                let machine = UsersMachine::new(hub.clone(), bodies.clone());
-                let opened = opener.open(group, machine.clone(), Arc::new(Gate(bodies.clone()))).await?;
-                shards.insert(group, Shard::new(opened, machine, voters));
+            if document.holds(group, me) {
+                shards.insert(group, opener.shard(group, &hub, &bodies).await?);
             }
         }
-        let places = (1..=document.groups).map(|number| (GroupId(number), document.voters(GroupId(number)))).collect();
         let mut thread_key = [0; 32];
         thread_key[..16].copy_from_slice(&identity.cluster_id());
-        let local = Local::new(me, pool, support, cluster_group, shards, places, bodies, hub, thread_key);
+        let local = Local::new(me, pool, support, cluster_group, shards, document.layout(), bodies, hub, thread_key);
         let domain = node.config.auth.default_domain.clone().unwrap_or_default();
         let accounts = Arc::new(Accounts::new(local.clone(), &domain, node.config.lmtp.recipient_delimiter));
         Ok(Arc::new(Self {
-            identity,
+            cluster: identity.cluster_id(),
+            document: watch::Sender::new(Arc::new(document)),
             groups,
             local,
             accounts,
@@ -95,6 +110,7 @@ impl Running {
             journal: node.journal.clone(),
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            checks: Mutex::default(),
             boots: Mutex::default(),
             hearsay: crate::pulse::Hearsay::default(),
             census: crate::census::Cached::default(),
@@ -117,7 +133,9 @@ impl Running {
         node.runtime.spawn(crate::tasks::catch_up(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::care(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::links(self.clone()));
-        node.runtime.spawn(crate::tasks::learners(self.clone()));
+        node.runtime.spawn(crate::membership::follow(self.clone(), node.clone()));
+        node.runtime.spawn(crate::membership::give_away(self.clone()));
+        node.runtime.spawn(crate::control::run(self.clone()));
         node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
         node.runtime.spawn(self.local.bodies.clone().pull_missing());
         node.runtime.spawn(self.local.clone().hear_of_changes());
@@ -127,9 +145,27 @@ impl Running {
         Ok(())
     }
 
+    /// The cluster's id.
+    pub(crate) fn cluster_id(&self) -> [u8; 16] {
+        self.cluster
+    }
+    /// The cluster as this node knows it now.
+    pub(crate) fn document(&self) -> Arc<Document> {
+        self.document.borrow().clone()
+    }
+    /// Takes what group 0 says anew: peers come and go, and requests are routed by it from now on.
+    pub(crate) fn adopt(&self, document: Document) {
+        self.local.set_layout(document.layout());
+        self.local.support.set_members(document.members.iter().map(|member| NodeId(member.id)));
+        for member in document.members.iter().filter(|member| member.id != self.local.me.0) {
+            self.local.pool.set(NodeId(member.id), &member.address);
+        }
+        self.document.send_replace(Arc::new(document));
+    }
+
     /// True when a peer may link to this node: a member, and not an older boot than one seen (rule 6).
     pub(crate) fn admits(&self, cluster: [u8; 16], node: NodeId, boot: Boot) -> bool {
-        if cluster != self.identity.cluster_id() || self.identity.document.member(node).is_none() {
+        if cluster != self.cluster || self.document().member(node).is_none() {
             return false;
         }
         let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +182,52 @@ impl Running {
             *boot = record.boot.max(*boot);
         }
         seen
+    }
+
+    fn checks(&self) -> std::sync::MutexGuard<'_, BTreeMap<GroupId, Checked>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The index up to which this node has shown to have everything of a group.
+    pub(crate) fn complete(&self, group: GroupId) -> Option<u64> {
+        self.checks().get(&group).and_then(|checked| checked.complete)
+    }
+    /// A group was closed here: what was found of it says nothing of a later copy.
+    pub(crate) fn forget_check(&self, group: GroupId) {
+        self.checks().remove(&group);
+    }
+    /// Begins to look whether anything of a group is missing here, unless that is under way.
+    pub(crate) fn check(self: &Arc<Self>, group: GroupId) {
+        if std::mem::replace(&mut self.checks().entry(group).or_default().under_way, true) {
+            return;
+        }
+        let running = self.clone();
+        tokio::spawn(async move {
+            let complete = running.look_through(group).await;
+            if let Some(checked) = running.checks().get_mut(&group) {
+                *checked = Checked { under_way: false, complete };
+            }
+        });
+    }
+    /// Waits for all that is committed, then looks for every body that the tables name.
+    async fn look_through(self: &Arc<Self>, group: GroupId) -> Option<u64> {
+        let shard = self.local.shard(group)?;
+        self.local.read_barrier(group).await.ok()?;
+        let upto = (*shard.group.watch_applied().borrow())?;
+        let running = self.clone();
+        let missing = tokio::task::spawn_blocking(move || crate::tasks::fill_in_bodies(&running, group)).await.ok()??;
+        if missing.len() > crate::tasks::MISSING_REMEMBERED {
+            return None;
+        }
+        // What is just arriving, or being pulled, is waited for.
+        let missing: Vec<BodyHash> = missing.into_iter().collect();
+        if !self.local.bodies.store().wait_present(&missing, BODIES_WAIT).await.is_empty() {
+            return None;
+        }
+        // What is here counts once it is durable.
+        let (sender, flushed) = tokio::sync::oneshot::channel();
+        self.journal.flush(Box::new(move |result| drop(sender.send(result))));
+        flushed.await.ok()?.ok()?;
+        Some(upto)
     }
 
     pub(crate) fn set_caught_up(&self) {
@@ -166,6 +248,10 @@ impl Running {
         if self.draining.load(Ordering::Acquire) {
             return Some("draining".into());
         }
+        let document = self.document();
+        if document.state(self.local.me) != NodeState::Active {
+            return Some("draining by the operator's order".into());
+        }
         if !self.caught_up.load(Ordering::Acquire) {
             return Some("starting or catching up".into());
         }
@@ -174,12 +260,13 @@ impl Running {
             return Some("no majority of the voters of group 0 in reach".into());
         }
         let stopped: Vec<String> =
-            self.local.shards.iter().filter(|(_, shard)| shard.has_stopped()).map(|(group, _)| group.to_string()).collect();
+            self.local.shards().iter().filter(|(_, shard)| shard.has_stopped()).map(|(group, _)| group.to_string()).collect();
         if !stopped.is_empty() {
             return Some(format!("groups {} have stopped here", stopped.join(" ")));
         }
-        let leaderless: Vec<String> =
-            self.group_ids().into_iter().filter(|group| self.local.leader(*group).is_none()).map(|group| group.to_string()).collect();
+        // A copy that is being made here has no leader at first, and serves nobody.
+        let serving = self.group_ids().into_iter().filter(|group| self.serves(*group));
+        let leaderless: Vec<String> = serving.filter(|group| self.local.leader(*group).is_none()).map(|group| group.to_string()).collect();
         if !leaderless.is_empty() {
             return Some(format!("no leader in sight for groups {}", leaderless.join(" ")));
         }
@@ -193,42 +280,44 @@ impl Running {
             let linked = *node == self.local.me || self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
             linked && self.local.support.is_live(*node)
         };
+        let document = self.document();
         let lacks = |group: &GroupId| {
-            let voters = self.identity.document.voters(*group);
+            let voters = document.voters(*group);
             voters.iter().filter(|node| hears(node)).count() <= voters.len() / 2
         };
         self.group_ids().into_iter().filter(lacks).collect()
     }
 
+    /// True when the group has a replica here that serves: group 0, and every group in which this node votes.
+    pub(crate) fn serves(&self, group: GroupId) -> bool {
+        group == GroupId::CLUSTER || (self.local.shard(group).is_some() && self.document().voters(group).contains(&self.local.me))
+    }
+
     /// Groups with a replica here, group 0 first.
     pub(crate) fn group_ids(&self) -> Vec<GroupId> {
-        std::iter::once(GroupId::CLUSTER).chain(self.local.shards.keys().copied()).collect()
+        std::iter::once(GroupId::CLUSTER).chain(self.local.shards().into_iter().map(|(group, _)| group)).collect()
     }
 
     /// What a group's members are told of each other.
     pub(crate) fn infos(&self, group: GroupId) -> BTreeMap<NodeId, NodeInfo> {
-        let mut infos = self.everybody();
-        let voters = self.identity.document.voters(group);
+        let document = self.document();
+        let voters = document.voters(group);
+        let mut infos = document.infos();
         infos.retain(|node, _| voters.contains(node));
         infos
-    }
-
-    /// All nodes of the cluster.
-    pub(crate) fn everybody(&self) -> BTreeMap<NodeId, NodeInfo> {
-        let info = |member: &Member| NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
-        self.identity.document.members.iter().map(|member| (NodeId(member.id), info(member))).collect()
     }
 
     /// Makes the groups whose first leader this node is, in a new cluster.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         for group in self.group_ids() {
-            if self.identity.document.voters(group).first() != Some(&self.local.me) {
+            if self.document().voters(group).first() != Some(&self.local.me) {
                 continue;
             }
             let members = self.infos(group);
             let made = match self.local.shard(group) {
                 Some(shard) => initialize(&shard.group, members).await,
-                None => initialize(&self.local.cluster, members).await,
+                None if group == GroupId::CLUSTER => initialize(&self.local.cluster, members).await,
+                None => continue,
             };
             made.map_err(|e| format!("group {group}: {e}"))?;
         }
@@ -257,20 +346,36 @@ impl Running {
     /// Hands the lead of each group led here to another voter that is up, not all to the same.
     pub(crate) async fn give_up_leaderships(&self) {
         for group in self.group_ids() {
-            if self.local.leader(group) != Some(self.local.me) {
-                continue;
-            }
-            let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
-            let others: Vec<NodeId> = self.identity.document.voters(group).into_iter().filter(up).collect();
-            let Some(to) = others.get(group.0 as usize % others.len().max(1)).copied() else { continue };
-            let handed = match self.local.shard(group) {
-                Some(shard) => shard.group.transfer_leader(to).await,
-                None => self.local.cluster.transfer_leader(to).await,
-            };
-            if let Err(error) = handed {
-                tracing::debug!(%group, %error, "leadership not handed over");
-            }
+            self.give_up_leadership(group).await;
         }
+    }
+
+    /// Hands the lead of a group, if it is here, to another voter that is up: to those that stay in turn, when there are any.
+    pub(crate) async fn give_up_leadership(&self, group: GroupId) {
+        if self.local.leader(group) != Some(self.local.me) {
+            return;
+        }
+        let document = self.document();
+        let leaving = document.leaving(group);
+        let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
+        let others: Vec<NodeId> = document.voters(group).into_iter().filter(up).collect();
+        let stays = |node: &NodeId| !leaving.contains(node) && document.state(*node) == NodeState::Active;
+        let staying: Vec<NodeId> = others.iter().copied().filter(stays).collect();
+        let among = if staying.is_empty() { &others } else { &staying };
+        let Some(to) = among.get(group.0 as usize % among.len().max(1)) else { return };
+        if let Err(error) = self.transfer(group, *to).await {
+            tracing::debug!(%group, %error, "leadership not handed over");
+        }
+    }
+
+    /// Asks the group's leader, which must be this node, to hand over to `to`.
+    pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), String> {
+        let asked = match self.local.shard(group) {
+            Some(shard) => shard.group.transfer_leader(to).await,
+            None if group == GroupId::CLUSTER => self.local.cluster.transfer_leader(to).await,
+            None => return Err(format!("group {group} has no copy here")),
+        };
+        asked.map_err(|error| error.to_string())
     }
 }
 
@@ -290,14 +395,22 @@ impl parliament_groups::Peers for LazyPeers {
     }
 }
 
-struct Opener<'a> {
-    node: &'a Arc<Node>,
-    groups: &'a GroupSet,
+/// Opens groups on this node.
+pub(crate) struct Opener<'a> {
+    pub(crate) node: &'a Arc<Node>,
+    pub(crate) groups: &'a GroupSet,
     /// Groups of users in the cluster.
-    groups_in_all: u32,
+    pub(crate) groups_in_all: u32,
 }
 
 impl Opener<'_> {
+    /// Opens a group of users: on what lies here of it, or empty.
+    pub(crate) async fn shard(&self, group: GroupId, hub: &Arc<WatchHub>, bodies: &Arc<BodyExchange>) -> Result<Shard, Fatal> {
+        let machine = UsersMachine::new(hub.clone(), bodies.clone());
+        let opened = self.open(group, machine.clone(), Arc::new(Gate(bodies.clone()))).await?;
+        Ok(Shard::new(opened, machine))
+    }
+
     async fn open<M: Machine>(
         &self,
         group: GroupId,

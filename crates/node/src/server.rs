@@ -68,7 +68,7 @@ async fn serve_until_end(serve: Serve, filter: &FilterHandle) -> Result<(), Fata
     let mut terminate = signal(SignalKind::terminate()).map_err(fatal("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(fatal("signals"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(fatal("signals"))?;
-    let Serve { config, sources } = serve;
+    let Serve { config, sources, join } = serve;
     let peer_tls = match &config.tls_cluster {
         Some(files) => Some(tls::load(files, &config.cluster.name)?),
         None => None,
@@ -77,8 +77,12 @@ async fn serve_until_end(serve: Serve, filter: &FilterHandle) -> Result<(), Fata
     let mut tasks = listen(&node).await?;
     let resuming = node.clone();
     tasks.spawn(async move {
-        match resuming.resume().await {
-            Ok(_) => std::future::pending().await,
+        let begun = match join {
+            Some(token) => crate::join::join(&resuming, &token).await,
+            None => resuming.resume().await.map(drop),
+        };
+        match begun {
+            Ok(()) => std::future::pending().await,
             Err(error) => error,
         }
     });

@@ -1,10 +1,10 @@
 //! What a node does by itself.
 
-use crate::node::{DAMAGED, Fatal, Node};
+use crate::node::{DAMAGED, Fatal, Node, REMOVED};
 use crate::running::Running;
 use parliament_cluster_state::{Command as ClusterCommand, Refused};
 use parliament_ids::{AccountId, BodyHash, GroupId, Uid, UidSet};
-use parliament_mail_service::boot_ms;
+use parliament_mail_service::{BodyEvents, boot_ms};
 use parliament_mailbox_state::{Command, TableFault, view};
 use parliament_tables::GroupTables;
 use std::collections::{HashMap, HashSet};
@@ -15,6 +15,8 @@ use std::time::Duration;
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often bodies that nobody refers to are looked for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
+/// Missing bodies of one group that a look remembers.
+pub(crate) const MISSING_REMEMBERED: usize = 100_000;
 /// How often one account is looked through again because it changed meanwhile.
 const STEADY_TRIES: usize = 16;
 
@@ -23,7 +25,8 @@ pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
     let mut waiting = running.group_ids();
     while !waiting.is_empty() {
         let mut behind = Vec::new();
-        for group in waiting {
+        // A copy that is being made, or that went away meanwhile, is not waited for.
+        for group in waiting.into_iter().filter(|group| running.serves(*group)) {
             if running.local.read_barrier(group).await.is_err() {
                 behind.push(group);
             }
@@ -52,6 +55,10 @@ pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
             }
             // A try whose answer was lost has announced it already. Without such a try, another has used this start's number.
             Ok(Err(Refused::StaleNode { last })) if last == node.boot && unknown => break,
+            Ok(Err(Refused::Removed)) => {
+                node.end(Fatal { what: REMOVED, why: format!("its id was {}", running.local.me) });
+                return;
+            }
             Ok(Err(refused)) => {
                 let why = format!("group 0 refuses this node ({refused:?}): the data directory was restored or copied");
                 node.end(Fatal { what: DAMAGED, why });
@@ -89,10 +96,10 @@ pub(crate) async fn care(running: Arc<Running>, node: Arc<Node>) {
 
 /// Removes what is left of accounts that were deleted while their group had no quorum, in the groups led here.
 async fn remove_deleted(running: &Running) {
-    let led = running.local.shards.iter().filter(|(group, _)| running.local.leader(**group) == Some(running.local.me));
+    let led = running.local.shards().into_iter().filter(|(group, _)| running.local.leader(*group) == Some(running.local.me));
     let mut present: Vec<(GroupId, AccountId)> = Vec::new();
     for (group, shard) in led {
-        present.extend(view::accounts(shard.group.tables()).unwrap_or_default().into_iter().map(|account| (*group, account)));
+        present.extend(view::accounts(shard.group.tables()).unwrap_or_default().into_iter().map(|account| (group, account)));
     }
     // Group 0 knew all of these before their groups did: what it does not know after this was deleted.
     if present.is_empty() || running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
@@ -110,7 +117,7 @@ async fn remove_deleted(running: &Running) {
 async fn tell_watermark(running: &Running, node: &Node, told: &mut HashMap<GroupId, u64>) {
     let Some(frontend) = running.frontend.get() else { return };
     let below = frontend.numbers().watermark();
-    for group in running.local.shards.keys().copied() {
+    for (group, _) in running.local.shards() {
         // A group that no session of this boot has written to needs no mark; an idle node writes nothing.
         if told.get(&group) == Some(&below) || below <= 1 {
             continue;
@@ -127,17 +134,18 @@ fn collect_bodies(running: &Running) -> usize {
         return 0;
     }
     running.local.bodies.collect(|| {
-        let snapshots =
-            |running: &Running| -> Vec<_> { running.local.shards.values().map(|shard| shard.group.metrics().snapshot).collect() };
+        let snapshots = |running: &Running| -> Vec<_> {
+            running.local.shards().iter().map(|(group, shard)| (*group, shard.group.metrics().snapshot)).collect()
+        };
         let before = snapshots(running);
         let mut referenced: HashSet<BodyHash> = HashSet::new();
-        for shard in running.local.shards.values() {
+        for (_, shard) in running.local.shards() {
             let tables = shard.group.tables();
             for account in view::accounts(tables).ok()? {
                 references(tables, account, &mut referenced).ok()??;
             }
         }
-        // Tables that a snapshot has replaced meanwhile refer to what was not seen.
+        // Tables that a snapshot has replaced meanwhile, and those of a group opened meanwhile, refer to what was not seen.
         (before == snapshots(running)).then_some(referenced)
     })
 }
@@ -169,26 +177,43 @@ fn visit_bodies(tables: &GroupTables, account: AccountId, visit: &mut dyn FnMut(
 }
 
 /// Looks for bodies that a group's messages name and this node does not have, and has them pulled: entries that were committed
-/// while this node was away, and snapshots, come without them. Reads the disk.
-pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) {
-    let Some(shard) = running.local.shard(group) else { return };
+/// while this node was away, and snapshots, come without them. Which there are, as many as are remembered and one more; `None` when it
+/// could not be found out. Reads the disk.
+pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) -> Option<HashSet<BodyHash>> {
+    let shard = running.local.shard(group)?;
     let tables = shard.group.tables();
     let bodies = &running.local.bodies;
-    let mut missing = 0_u64;
+    let mut missing = HashSet::new();
     let looked = view::accounts(tables).and_then(|accounts| {
         accounts.into_iter().try_for_each(|account| {
             visit_bodies(tables, account, &mut |hash| {
                 if bodies.store().size(&hash).is_none() {
-                    missing += 1;
                     bodies.want(hash, false);
+                    if missing.len() <= MISSING_REMEMBERED {
+                        missing.insert(hash);
+                    }
                 }
             })
         })
     });
     match looked {
-        Err(fault) => tracing::error!(%group, %fault, "the look for missing bodies"),
-        Ok(()) if missing > 0 => tracing::info!(%group, missing, "bodies are missing here and are being pulled"),
+        Err(fault) => {
+            tracing::error!(%group, %fault, "the look for missing bodies");
+            return None;
+        }
+        Ok(()) if !missing.is_empty() => tracing::info!(%group, missing = missing.len(), "bodies are missing here and are being pulled"),
         Ok(()) => {}
+    }
+    Some(missing)
+}
+
+/// A group was closed here: its bodies may go once no other group here refers to them. Reads the disk.
+pub(crate) fn let_bodies_go(running: &Running, tables: &GroupTables) {
+    let gone = view::accounts(tables).and_then(|accounts| {
+        accounts.into_iter().try_for_each(|account| visit_bodies(tables, account, &mut |hash| running.local.bodies.released(hash)))
+    });
+    if let Err(fault) = gone {
+        tracing::warn!(%fault, "some bodies of a group that was closed stay");
     }
 }
 
@@ -198,7 +223,9 @@ pub(crate) async fn look_for_missing(running: Arc<Running>) {
     while !running.is_draining() {
         let looking = running.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            looking.local.shards.keys().for_each(|group| fill_in_bodies(&looking, *group));
+            for (group, _) in looking.local.shards() {
+                fill_in_bodies(&looking, group);
+            }
         });
         // A panic of the look is told by its own report.
         let _ = looked.await;
@@ -221,30 +248,12 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
             node.end(Fatal { what: "the journal failed", why: fault.to_string() });
             return;
         }
-        for (group, shard) in &running.local.shards {
+        for (group, shard) in running.local.shards() {
             let Some(why) = shard.group.stopped() else { continue };
             // A node that ends stops its groups itself.
             if !running.is_draining() && shard.set_stopped() {
                 tracing::error!(%group, why, "the group has stopped on this node");
                 running.local.support.renounce();
-            }
-        }
-    }
-}
-
-/// While this node leads group 0: every node of the cluster that is no voter of it gets a copy, for its logins and its directory.
-pub(crate) async fn learners(running: Arc<Running>) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    while !running.is_draining() {
-        interval.tick().await;
-        if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
-            continue;
-        }
-        let known = running.local.cluster.metrics().members;
-        for (node, info) in running.everybody().into_iter().filter(|(node, _)| !known.contains_key(node)) {
-            match running.local.cluster.add_learner(node, info).await {
-                Ok(()) => tracing::info!(%node, "gets a copy of group 0"),
-                Err(error) => tracing::debug!(%node, %error, "gets no copy of group 0 yet"),
             }
         }
     }

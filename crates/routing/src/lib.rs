@@ -1,10 +1,14 @@
 //! Pure policy: who supports whom, and where a request is served. No clock: times are milliseconds of the caller's
 //! boot-time clock (which counts suspends), given as values.
 
+mod placement;
 mod promise;
 mod route;
 mod spread;
+mod steps;
 
+pub use placement::{Change, Row, Seat, foresee, lead, plan};
 pub use promise::{Granted, OwnSupport, Promises, Withdrawn};
 pub use route::{Facts, OwnerFacts, Step, decide};
 pub use spread::{HeldUser, spread};
+pub use steps::{Led, Obstacle, Step as CopyStep, Word, step};

@@ -16,6 +16,8 @@ use tonic::transport::Channel;
 
 /// Votes, promises and the like are small and never wait for a disk longer than this.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+/// To enter a node takes a change of group 0.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// A large body at 1 MB/s.
 const BULK_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -164,6 +166,13 @@ impl Peer {
         let timeout = Duration::from_secs(10);
         within(timeout, self.control.clone().adopt(timed(v1::AdoptRequest { document, node_id: node.0 }, timeout))).await
     }
+    /// Asks to be entered in the peer's cluster.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn join(&self, request: v1::JoinRequest) -> Result<v1::JoinReply, LinkError> {
+        within(JOIN_TIMEOUT, self.control.clone().join(timed(request, JOIN_TIMEOUT))).await
+    }
     /// Who is there.
     ///
     /// # Errors
@@ -207,6 +216,13 @@ impl PeerPool {
         let peer = Arc::new(self.connect(node, address));
         peers.insert(node, peer.clone());
         peer
+    }
+    /// Speaks no more to a peer: its link ends, whoever still has it.
+    pub fn remove(&self, node: NodeId) {
+        let peer = self.peers.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        if let Some(peer) = peer {
+            peer.link.close();
+        }
     }
     /// A client outside the pool, for a node without an id yet. Must be called within the pool's runtime or another one.
     #[must_use]

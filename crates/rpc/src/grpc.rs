@@ -112,6 +112,9 @@ impl v1::control_server::Control for Peers {
     async fn adopt(&self, request: Request<v1::AdoptRequest>) -> Result<Response<v1::AdoptReply>, Status> {
         Ok(Response::new(self.0.adopt(request.into_inner()).await))
     }
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        Ok(Response::new(self.0.join(request.into_inner()).await))
+    }
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         let request = request.into_inner();
         let from = self.admitted(request.sender.as_ref())?;

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Frames waiting for the socket. Append streams bound themselves by unanswered messages, requests by callers; bodies are
 /// dropped when it is full (the follower then pulls them).
@@ -47,6 +47,7 @@ impl Waiting {
 pub(crate) struct Link {
     queue: mpsc::Sender<Frame>,
     waiting: Arc<Mutex<Waiting>>,
+    closed: watch::Sender<bool>,
 }
 
 /// Append messages of one group in order, and their answers in the same order. It ends (receives `None`) when the
@@ -114,8 +115,26 @@ impl Link {
     ) -> Self {
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         let waiting = Arc::new(Mutex::new(Waiting::default()));
-        runtime.spawn(keep_connected(frames, waiting.clone(), address, hello, tls));
-        Self { queue, waiting }
+        let (closed, mut closing) = watch::channel(false);
+        let (kept, told) = (waiting.clone(), waiting.clone());
+        runtime.spawn(async move {
+            let closed = async {
+                // A link that is only dropped sends what is queued first.
+                if closing.wait_for(|closed| *closed).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = keep_connected(frames, kept, address, hello, tls) => {}
+                () = closed => lock(&told).fail_all(),
+            }
+        });
+        Self { queue, waiting, closed }
+    }
+
+    /// Ends the link for good.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
     }
 
     /// A new append stream for a group, replacing an older one.

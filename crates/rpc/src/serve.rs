@@ -42,6 +42,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn hello(&self) -> v1::HelloReply;
     /// Become a member of a cluster.
     async fn adopt(&self, request: v1::AdoptRequest) -> v1::AdoptReply;
+    /// Enter a node that was invited.
+    async fn join(&self, request: v1::JoinRequest) -> v1::JoinReply;
     /// Votes and leader transfers of a peer that was admitted; see the sender for kinds.
     async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String>;
     /// A promise of support.

@@ -105,7 +105,7 @@ pub(crate) fn check_failed(error: &AdminError) -> Report {
     Report::new(&json!({ "state": word, "code": error.code, "message": error.message, "hint": error.hint }), text).exit(code)
 }
 
-pub(crate) async fn node_list(remote: &mut Remote<'_>) -> Result<Report, AdminError> {
+pub(super) async fn node_list(remote: &mut Remote<'_>) -> Result<Report, AdminError> {
     let nodes: api::Nodes = remote.ask(api::NODE_LIST, &Nothing {}).await?;
     Ok(Report::new(&nodes, node_table(&nodes.nodes)))
 }
@@ -116,6 +116,8 @@ fn node_table(nodes: &[Node]) -> String {
             NodeState::Up => "up".to_owned(),
             NodeState::Starting => "starting".to_owned(),
             NodeState::Draining => "draining".to_owned(),
+            NodeState::Drained => "drained".to_owned(),
+            NodeState::Lost => format!("lost {}", crate::output::age(n.silent_s)),
             NodeState::Down => format!("down {}", crate::output::age(n.silent_s)),
         };
         vec![

@@ -28,7 +28,7 @@ pub(crate) fn server(
     if args.end_with_stdin {
         end_with_stdin();
     }
-    Ok(serve(Serve { config: loaded.config, sources }))
+    Ok(serve(Serve { config: loaded.config, sources, join: args.join }))
 }
 
 /// A thread that ends the process as soon as standard input ends. All that is acknowledged is durable, so there is nothing to

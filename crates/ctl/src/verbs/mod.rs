@@ -4,6 +4,7 @@ mod cluster;
 mod doctor;
 mod leases;
 mod local;
+mod nodes;
 mod users;
 mod watch;
 
@@ -76,7 +77,7 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
         Verb::Cluster(verb) => cluster::cluster(&mut remote, verb).await,
         Verb::Status(args) => cluster::status(&mut remote, args).await,
         Verb::Check => Ok(cluster::check(&mut remote).await),
-        Verb::Node(_) => cluster::node_list(&mut remote).await,
+        Verb::Node(verb) => nodes::node(&mut remote, verb).await,
         Verb::Group(verb) => cluster::group(&mut remote, verb).await,
         Verb::Replication(_) => cluster::replication(&mut remote).await,
         Verb::Metrics => cluster::metrics(&mut remote).await,

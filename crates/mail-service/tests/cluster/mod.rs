@@ -12,7 +12,7 @@ use parliament_groups::{LinkError, PeerLink, Peers, Ports};
 use parliament_ids::{AccountId, BodyHash, Boot, GroupId, NodeId};
 use parliament_journal::{Journal, Options};
 use parliament_mail_service::{
-    BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms, next_boot,
+    BodyExchange, ClusterMachine, Gate, Layout, Local, Place, Router, Shard, Support, UsersMachine, WatchHub, boot_ms, next_boot,
 };
 use parliament_rpc::{AdminHandler, Appends, Method, PeerHandler, PeerPool, Server, v1};
 use parliament_tables::{GroupTables, TableOptions};
@@ -92,7 +92,7 @@ impl Cluster {
         let members: BTreeMap<NodeId, NodeInfo> = NODES.into_iter().map(|node| (node, NodeInfo::default())).collect();
         first.local.cluster.initialize(members.clone()).await.unwrap();
         let users = members.into_iter().filter(|(node, _)| replicas.contains(node)).collect();
-        first.local.shards[&USERS].group.initialize(users).await.unwrap();
+        first.local.shard(USERS).unwrap().group.initialize(users).await.unwrap();
         let local = first.local.clone();
         let formed = cluster_state::ClusterRecord { id: CLUSTER, name: "test".into(), groups: 1 };
         let form = cluster_state::Command::Form { cluster: formed, nodes: Vec::new(), placement: Vec::new() };
@@ -134,6 +134,14 @@ impl Cluster {
             runtime.shutdown_background();
         }
         node.journal.close();
+    }
+
+    /// Has all nodes know that these give their leases away.
+    pub(crate) fn set_giving(&self, nodes: &[u64]) {
+        for node in self.nodes.values() {
+            let giving = nodes.iter().copied().map(NodeId).collect();
+            node.local.set_layout(Layout { giving, ..Layout::clone(&node.local.layout()) });
+        }
     }
 
     /// Sets all ways to and from a node.
@@ -182,6 +190,13 @@ async fn relay(mut near: TcpStream, target: std::net::SocketAddr, mut ways: watc
 }
 
 impl Node {
+    /// Gives up the copy of the group of users, as a node does that is no longer to have it.
+    pub(crate) async fn close_users(&self) {
+        self.local.close(USERS).unwrap();
+        self.local.support.renounce();
+        self.groups.stop(USERS).await;
+    }
+
     async fn open(
         me: NodeId,
         dir: PathBuf,
@@ -208,10 +223,11 @@ impl Node {
         if replicas.contains(&me) {
             let machine = UsersMachine::new(hub.clone(), bodies.clone());
             let users = group(&groups, &journal, &dir, USERS, machine.clone(), Arc::new(Gate(bodies.clone()))).await;
-            shards.insert(USERS, Shard::new(users, machine, replicas.clone()));
+            shards.insert(USERS, Shard::new(users, machine));
         }
-        let places = BTreeMap::from([(USERS, replicas)]);
-        let local = Local::new(me, pool, support.clone(), cluster, shards, places, bodies, hub, CLUSTER_KEY);
+        let place = Place { voters: replicas, ..Place::default() };
+        let layout = Layout { groups: BTreeMap::from([(USERS, place)]), ..Layout::default() };
+        let local = Local::new(me, pool, support.clone(), cluster, shards, layout, bodies, hub, CLUSTER_KEY);
         let listener = TcpListener::bind(listen).await.unwrap();
         let handler = Arc::new(Handler { local: local.clone(), groups: groups.clone(), runtime: tokio::runtime::Handle::current() });
         let server = Server { peers: handler.clone(), admin: handler, tls: None };
@@ -297,6 +313,9 @@ impl PeerHandler for Handler {
     }
     async fn adopt(&self, _: v1::AdoptRequest) -> v1::AdoptReply {
         v1::AdoptReply::default()
+    }
+    async fn join(&self, _: v1::JoinRequest) -> v1::JoinReply {
+        v1::JoinReply::default()
     }
     async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String> {
         let kind = u8::try_from(kind).ok().and_then(CallKind::from_u8).ok_or("kind")?;

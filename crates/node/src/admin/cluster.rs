@@ -5,6 +5,7 @@ use crate::ask::{Facts, Question, Reply, ask, ask_all, facts_of_all};
 use crate::events::Tone;
 use crate::node::Node;
 use crate::running::Running;
+use parliament_cluster_state::NodeState;
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{GroupId, NodeId};
 use parliament_mail_service::boot_ms;
@@ -12,22 +13,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn node_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Node> {
-    let document = &running.identity.document;
+    let document = &*running.document();
     let mut rows: Vec<api::Node> = document
         .members
         .iter()
         .map(|member| {
             let id = NodeId(member.id);
             let known = facts.get(&id).cloned().flatten();
+            let copies = (0..=document.groups).filter(|group| document.holds(GroupId(*group), id)).count();
             let state = match &known {
+                _ if member.state == NodeState::Lost => api::NodeState::Lost,
                 None => api::NodeState::Down,
+                Some(facts) if member.state == NodeState::Draining => {
+                    let left = (1..=document.groups).any(|group| document.holds(GroupId(group), id));
+                    let gone = !left && facts.users_held == 0 && facts.groups.values().all(|group| !group.leads);
+                    if gone { api::NodeState::Drained } else { api::NodeState::Draining }
+                }
                 Some(facts) if facts.draining => api::NodeState::Draining,
                 // One that lacks a quorum is up: what it lacks is told by its groups.
                 Some(facts) if !facts.caught_up => api::NodeState::Starting,
                 Some(_) => api::NodeState::Up,
             };
             let recorded = parliament_cluster_state::node(running.local.cluster_tables(), id).ok().flatten();
-            let copies = (0..=document.groups).filter(|group| document.voters(GroupId(*group)).contains(&id)).count();
             api::Node {
                 name: member.name.clone(),
                 id: member.id,
@@ -51,7 +58,7 @@ fn node_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<
 
 /// The leader is the one of the highest term that claims it, or that a node of that term follows.
 fn group_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<api::Group> {
-    let cluster = &running.identity.document;
+    let cluster = &*running.document();
     (0..=cluster.groups)
         .map(|group| {
             let seen: Vec<_> = facts
@@ -67,7 +74,7 @@ fn group_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec
                 leader: leader.map(|node| cluster.name_of(node)),
                 term,
                 voters: names(cluster.voters(GroupId(group))),
-                learners: Vec::new(),
+                learners: names(cluster.learners(GroupId(group))),
                 committed: mine.and_then(|metrics| metrics.committed).unwrap_or(0),
                 users: seen.iter().map(|(_, row)| row.users).max().unwrap_or(0),
                 incomplete: names(seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node).collect()),
@@ -96,11 +103,11 @@ pub(crate) fn status_of(node: &Node, running: &Running, facts: &BTreeMap<NodeId,
     }
     for (id, facts) in facts {
         if facts.as_ref().is_some_and(|facts| facts.refuses_bodies) {
-            warnings.push(format!("the disk of {} is nearly full: it takes no messages", running.identity.document.name_of(*id)));
+            warnings.push(format!("the disk of {} is nearly full: it takes no messages", running.document().name_of(*id)));
         }
         for (group, row) in facts.iter().flat_map(|facts| &facts.groups) {
             if let Some(why) = &row.stopped {
-                warnings.push(format!("group {group} has stopped on {}: {why}", running.identity.document.name_of(*id)));
+                warnings.push(format!("group {group} has stopped on {}: {why}", running.document().name_of(*id)));
             }
         }
     }
@@ -119,7 +126,7 @@ pub(crate) fn status_of(node: &Node, running: &Running, facts: &BTreeMap<NodeId,
 /// What happened lately, in words.
 pub(crate) fn told_events(running: &Running) -> Vec<api::Event> {
     let now = boot_ms();
-    let name = |id| running.identity.document.name_of(NodeId(id));
+    let name = |id| running.document().name_of(NodeId(id));
     let told = |event: crate::events::Event| api::Event {
         age_ms: now.saturating_sub(event.at_ms),
         tone: match event.what.tone() {
@@ -134,7 +141,7 @@ pub(crate) fn told_events(running: &Running) -> Vec<api::Event> {
 }
 
 pub(super) fn show(asked: &Asked) -> Outcome {
-    document(&super::form::describe(&asked.running.identity.document))
+    document(&super::form::describe(&asked.running.document()))
 }
 
 pub(super) async fn nodes(asked: &Asked) -> Outcome {
@@ -146,7 +153,7 @@ pub(super) async fn groups(asked: &Asked) -> Outcome {
 }
 
 pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Outcome {
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let wrong = |why: String| AdminError::new("PC230", exit::USAGE, why).with_hint("`parliament group list` shows groups and nodes");
     if request.group > cluster.groups {
         return Err(wrong(format!("there is no group {}", request.group)));
@@ -185,12 +192,12 @@ pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Out
 
 pub(super) async fn replication(asked: &Asked) -> Outcome {
     let facts = facts_of_all(&asked.running).await;
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let mut replicas = Vec::new();
     for group in 0..=cluster.groups {
         let rows = facts.iter().filter_map(|(node, facts)| facts.as_ref().and_then(|f| f.groups.get(&group)).map(|row| (*node, row)));
         let committed = rows.clone().filter_map(|(_, row)| row.committed).max();
-        for id in cluster.voters(GroupId(group)) {
+        for id in cluster.voters(GroupId(group)).into_iter().chain(cluster.learners(GroupId(group))) {
             let row = rows.clone().find(|(node, _)| *node == id).map(|(_, row)| row);
             let durable = row.and_then(|row| row.last_log);
             replicas.push(api::Replica {
@@ -220,7 +227,7 @@ pub(super) async fn sessions(asked: &Asked, request: &api::Mask) -> Outcome {
     for (id, answer) in ask_all(&asked.running, &Question::Sessions { mask: request.mask.clone() }).await {
         match answer {
             Ok(Reply::Sessions(rows)) => sessions.extend(rows),
-            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+            _ => unreachable.push(asked.running.document().name_of(id)),
         }
     }
     sessions.sort_by(|a: &api::Session, b| a.user.cmp(&b.user).then_with(|| a.node.cmp(&b.node)));
@@ -233,7 +240,7 @@ pub(super) async fn kick(asked: &Asked, request: &api::Kick) -> Outcome {
     for (id, answer) in ask_all(&asked.running, &question).await {
         match answer {
             Ok(Reply::Count(here)) => count += here,
-            _ => unreachable.push(asked.running.identity.document.name_of(id)),
+            _ => unreachable.push(asked.running.document().name_of(id)),
         }
     }
     document(&api::Kicked { sessions: count, unreachable })

@@ -35,7 +35,17 @@ pub(super) async fn init(node: &Arc<Node>, request: &api::ClusterInit) -> Outcom
     let members = ask_seeds(node, &pool).await?;
     let placement = place(&members, groups, replication);
     let name = node.config.cluster.name.clone();
-    let document_ = Document { cluster: hex(&random_id().map_err(bug)?), name, groups, replication, members, placement };
+    let document_ = Document {
+        cluster: hex(&random_id().map_err(bug)?),
+        name,
+        groups,
+        replication,
+        members,
+        placement,
+        learners: Vec::new(),
+        leaving: Vec::new(),
+        removed: Vec::new(),
+    };
     document_.check().map_err(bug)?;
     if !request.dry_run {
         adopt_all(node, &pool, &document_).await?;
@@ -87,6 +97,7 @@ async fn ask_seeds(node: &Arc<Node>, pool: &PeerPool) -> Result<Vec<Member>, Adm
             address: hello.advertise,
             disk: hex(&hello.disk_id),
             imap: hello.imap,
+            state: state::NodeState::Active,
         });
     }
     if members.iter().any(|member| member.disk == hex(&node.data.disk)) {
@@ -145,7 +156,7 @@ async fn form_group_0(running: &Arc<Running>, document: &Document, deadline: u64
     });
     let placement = (0..=document.groups).map(|group| state::Placement { group: GroupId(group), voters: document.voters(GroupId(group)) });
     let form = state::Command::Form {
-        cluster: state::ClusterRecord { id: running.identity.cluster_id(), name: document.name.clone(), groups: document.groups },
+        cluster: state::ClusterRecord { id: running.cluster_id(), name: document.name.clone(), groups: document.groups },
         nodes: nodes.collect(),
         placement: placement.collect(),
     };

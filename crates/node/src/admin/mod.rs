@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod form;
+mod nodes;
 pub(crate) mod users;
 
 use crate::node::Node;
@@ -92,6 +93,11 @@ async fn carry_out(node: &Arc<Node>, verb: &str, json: &[u8]) -> Outcome {
     match verb {
         api::CLUSTER_SHOW => cluster::show(&asked),
         api::NODE_LIST => cluster::nodes(&asked).await,
+        api::NODE_INVITE => nodes::invite(&asked, &parse(json)?).await,
+        api::NODE_DRAIN => nodes::drain(&asked, &parse(json)?).await,
+        api::NODE_UNDRAIN => nodes::undrain(&asked, &parse(json)?).await,
+        api::NODE_REMOVE => nodes::remove(&asked, &parse(json)?).await,
+        api::NODE_REPLACE => nodes::replace(&asked, &parse(json)?).await,
         api::GROUP_LIST => cluster::groups(&asked).await,
         api::GROUP_TRANSFER => cluster::transfer(&asked, &parse(json)?).await,
         api::REPLICATION_STATUS => cluster::replication(&asked).await,

@@ -72,7 +72,7 @@ pub(super) async fn import(asked: &Asked, request: &api::UserImport) -> Outcome 
                     result.refused.push(api::RefusedUser { name, why: "exists already".into() });
                 }
             }
-            StateReply::Done => return Err(bug("no accounts in the reply")),
+            other => return Err(bug(format!("{other:?}"))),
         }
     }
     match request.on_existing {
@@ -141,7 +141,7 @@ pub(super) async fn show(asked: &Asked, request: &api::OneUser) -> Outcome {
 
 /// What a replica of their group knows of accounts, by id. A node without a copy of the group asks one that has it.
 async fn known_of(asked: &Asked, group: GroupId, accounts: Vec<u64>, fresh: bool) -> Result<BTreeMap<u64, AccountFacts>, AdminError> {
-    let mut voters = asked.running.identity.document.voters(group);
+    let mut voters = asked.running.document().voters(group);
     // This node first, and last those that will hardly answer.
     voters.sort_by_key(|node| (asked.running.silent_ms(*node) > 0, *node != asked.running.local.me));
     let question = Question::Accounts { group: group.0, accounts, fresh };
@@ -195,7 +195,7 @@ pub(super) async fn delete(asked: &Asked, request: &api::UserDelete) -> Outcome 
 
 /// Has a node with a copy of the account's group remove its mail.
 async fn forget(asked: &Asked, account: &AccountRecord) -> bool {
-    let mut voters = asked.running.identity.document.voters(account.group);
+    let mut voters = asked.running.document().voters(account.group);
     voters.sort_by_key(|node| *node != asked.running.local.me);
     let order = Question::Forget { group: account.group.0, account: account.id.0 };
     for node in voters {
@@ -220,7 +220,7 @@ pub(super) async fn verify(asked: &Asked, request: &api::Page) -> Outcome {
 
 /// Asks all replicas of a group for hashes at one applied index, again while they differ in it.
 async fn verify_group(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]) -> Vec<api::VerifiedUser> {
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let question = Question::Hashes { group: group.0, accounts: accounts.iter().map(|account| account.id.0).collect() };
     let mut seen: BTreeMap<NodeId, (u64, BTreeMap<u64, String>)> = BTreeMap::new();
     for _ in 0..VERIFY_TRIES {
@@ -254,7 +254,7 @@ async fn verify_group(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]
 }
 
 fn lease_row(asked: &Asked, account: &AccountRecord, known: &AccountFacts) -> api::Lease {
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     api::Lease {
         user: account.name.clone(),
         group: account.group.0,
@@ -296,7 +296,7 @@ pub(super) async fn leases(asked: &Asked, request: &api::Page) -> Outcome {
 
 pub(super) async fn move_lease(asked: &Asked, request: &api::LeaseMove) -> Outcome {
     let account = find(asked, &request.user).await?;
-    let cluster = &asked.running.identity.document;
+    let cluster = &*asked.running.document();
     let known = known_of_one(asked, &account).await?;
     let to = cluster.named(&request.to).filter(|node| cluster.voters(account.group).contains(node)).ok_or_else(|| {
         AdminError::new("PC320", exit::USAGE, format!("{} has no copy of {}", request.to, account.name))

@@ -101,7 +101,7 @@ fn unformed(node: &Node) -> View {
 }
 
 fn assemble(node: &Node, running: &Running, told: &BTreeMap<NodeId, Told>) -> View {
-    let members = &running.identity.document.members;
+    let members = &running.document().members;
     let facts = members.iter().map(|member| NodeId(member.id)).map(|id| (id, told.get(&id).map(|board| board.facts.clone()))).collect();
     let status = cluster::status_of(node, running, &facts);
     let held = held(running, told);
@@ -113,7 +113,7 @@ fn assemble(node: &Node, running: &Running, told: &BTreeMap<NodeId, Told>) -> Vi
 
 /// Of each group the count of the node that has applied most of it.
 fn held(running: &Running, told: &BTreeMap<NodeId, Told>) -> BTreeMap<u32, Vec<Held>> {
-    let cluster = &running.identity.document;
+    let cluster = &*running.document();
     let is_live = |node: u64, boot: u64| told.get(&NodeId(node)).is_some_and(|board| board.facts.lease_boot == boot);
     let one = |group: u32| {
         let applied = |board: &&Told| board.facts.groups.get(&group).and_then(|row| row.applied);
@@ -130,7 +130,7 @@ fn held(running: &Running, told: &BTreeMap<NodeId, Told>) -> BTreeMap<u32, Vec<H
 
 /// What each node that is heard says of its ways to the others.
 fn latency(running: &Running) -> BTreeMap<String, BTreeMap<String, Way>> {
-    let cluster = &running.identity.document;
+    let cluster = &*running.document();
     let ways = |hears: BTreeMap<u64, Hears>| -> BTreeMap<String, Way> {
         let way = |hears: &Hears| if hears.silent_ms > 0 { Way::Silent(hears.silent_ms) } else { Way::Open(hears.round_trip_us) };
         hears.iter().map(|(node, hears)| (cluster.name_of(NodeId(*node)), way(hears))).collect()

@@ -168,7 +168,9 @@ fn state(node: &Node) -> (&'static str, String) {
     match node.state {
         NodeState::Up => ("good", "up".to_owned()),
         NodeState::Starting => ("change", "catching up".to_owned()),
-        NodeState::Draining => ("change", "stopping".to_owned()),
+        NodeState::Draining => ("change", "draining".to_owned()),
+        NodeState::Drained => ("change", "drained".to_owned()),
+        NodeState::Lost => ("bad", "given up for lost".to_owned()),
         NodeState::Down => ("bad", "down".to_owned()),
     }
 }

@@ -1,0 +1,240 @@
+//! The controller of placement, on the leader of group 0: decides by [`parliament_routing::plan`] and [`parliament_routing::step`],
+//! and has the groups' leaders carry it out. It keeps nothing in memory that another could not find out, so that a new leader of
+//! group 0 goes on where the old one died.
+
+use crate::ask::{Facts, Question, Reply, ask};
+use crate::identity::Document;
+use crate::running::Running;
+use parliament_cluster_state::{self as state, Command, Copies, NodeState};
+use parliament_ids::{GroupId, NodeId};
+use parliament_mail_service::boot_ms;
+use parliament_routing::{Change, CopyStep, Led, Row, Seat, Word, lead, plan, step};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the controller looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a removed node is still told what group 0 commits.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Groups of which copies are under way at once.
+const GROUPS_AT_ONCE: usize = 2;
+/// How long a change of group 0 may take, ms.
+const PROPOSE_MS: u64 = 5_000;
+/// Leaderships move only when all nodes have answered for so long, ms.
+const CALM_MS: u64 = 30_000;
+/// Between two moves of leaderships, ms.
+const LEAD_PAUSE_MS: u64 = 5_000;
+
+/// Looks for as long as the node runs.
+pub(crate) async fn run(running: Arc<Running>) {
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // When the calm began, and when the next leadership may move: a new controller only waits anew.
+    let mut calm: Option<u64> = None;
+    while !running.is_draining() {
+        interval.tick().await;
+        if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
+            calm = None;
+            continue;
+        }
+        // What is decided here rests on all that group 0 has committed.
+        if running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
+            continue;
+        }
+        match look(&running, &mut calm).await {
+            Ok(()) => {}
+            Err(why) => tracing::warn!(why, "the placement of groups is not looked after"),
+        }
+    }
+}
+
+fn row_of(copies: &Copies) -> Row {
+    Row { group: copies.group, voters: copies.voters.clone(), learners: copies.learners.clone(), leaving: copies.leaving.clone() }
+}
+
+/// All that a look rests on.
+struct Sight {
+    document: Document,
+    copies: Vec<Copies>,
+    seats: Vec<Seat>,
+    lost: BTreeSet<NodeId>,
+}
+
+fn sight(running: &Running) -> Result<Option<Sight>, String> {
+    let tables = running.local.cluster_tables();
+    let fault = |fault: parliament_mailbox_state::TableFault| fault.to_string();
+    let Some(document) = Document::of(tables, &running.document()).map_err(fault)? else { return Ok(None) };
+    let copies = state::copies(tables).map_err(fault)?.into_iter().filter(|row| row.group != GroupId::CLUSTER).collect();
+    let up = |id: NodeId| id == running.local.me || running.local.pool.get(id).is_some_and(|peer| peer.is_connected());
+    let seat = |member: &crate::identity::Member| Seat {
+        id: NodeId(member.id),
+        zone: member.zone.clone(),
+        takes: member.state == NodeState::Active,
+        up: up(NodeId(member.id)),
+    };
+    let lost = document.members.iter().filter(|member| member.state == NodeState::Lost).map(|member| NodeId(member.id)).collect();
+    let seats = document.members.iter().map(seat).collect();
+    Ok(Some(Sight { document, copies, seats, lost }))
+}
+
+async fn look(running: &Arc<Running>, calm: &mut Option<u64>) -> Result<(), String> {
+    let Some(sight) = sight(running)? else { return Ok(()) };
+    members_of_group_0(running, &sight.document).await;
+    let moving: Vec<&Copies> = sight.copies.iter().filter(|row| !row.learners.is_empty() || !row.leaving.is_empty()).collect();
+    if !moving.is_empty() {
+        let facts = ask_everybody(running, &sight).await;
+        for copies in moving {
+            go_on(running, &sight, copies, &facts).await;
+        }
+    }
+    let rows: Vec<Row> = sight.copies.iter().map(row_of).collect();
+    for change in plan(&sight.seats, &rows, usize::from(sight.document.replication), GROUPS_AT_ONCE) {
+        begin(running, &sight, change).await;
+    }
+    bury(running, &sight).await;
+    spread_leaders(running, &sight, calm).await;
+    Ok(())
+}
+
+/// Every node has a copy of group 0, for its logins and its directory; a removed one has none.
+async fn members_of_group_0(running: &Running, document: &Document) {
+    let known = running.local.cluster.metrics().members;
+    for (node, info) in document.infos().into_iter().filter(|(node, _)| !known.contains_key(node)) {
+        match running.local.cluster.add_learner(node, info).await {
+            Ok(()) => tracing::info!(%node, "gets a copy of group 0"),
+            Err(error) => tracing::debug!(%node, %error, "gets no copy of group 0 yet"),
+        }
+    }
+    let removed: BTreeSet<NodeId> = known.into_keys().filter(|node| document.is_removed(*node)).collect();
+    if removed.is_empty() {
+        return;
+    }
+    // It may hear of its removal first; one that does not answer will learn it when it is refused.
+    tokio::time::sleep(FAREWELL).await;
+    if let Err(error) = running.local.cluster.remove_learners(removed).await {
+        tracing::debug!(%error, "group 0 still has a node that was removed");
+    }
+}
+
+async fn ask_everybody(running: &Arc<Running>, sight: &Sight) -> BTreeMap<NodeId, Facts> {
+    let up: Vec<NodeId> = sight.seats.iter().filter(|seat| seat.up).map(|seat| seat.id).collect();
+    let asking = up.into_iter().map(|node| async move {
+        match ask(running, node, &Question::Groups).await {
+            Ok(Reply::Facts(facts)) => Some((node, facts)),
+            _ => None,
+        }
+    });
+    futures::future::join_all(asking).await.into_iter().flatten().collect()
+}
+
+/// The group as the leader of the highest term has it.
+fn led(group: GroupId, facts: &BTreeMap<NodeId, Facts>) -> Option<Led> {
+    let rows = facts.iter().filter_map(|(node, facts)| facts.groups.get(&group.0).map(|row| (*node, row)));
+    let (leader, row) = rows.filter(|(_, row)| row.leads).max_by_key(|(_, row)| row.term)?;
+    let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+    Some(Led {
+        leader,
+        voters: ids(&row.voters),
+        changing_to: row.changing_to.as_deref().map(ids),
+        members: ids(&row.members),
+        since: row.members_since?,
+    })
+}
+
+fn word(group: GroupId, facts: &Facts) -> Option<Word> {
+    let row = facts.groups.get(&group.0)?;
+    let open = row.stopped.is_none();
+    Some(Word { open, complete: row.complete, missing: facts.missing_bodies, holds: row.holds })
+}
+
+async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &BTreeMap<NodeId, Facts>) {
+    let group = copies.group;
+    let words = facts.iter().filter_map(|(node, facts)| Some((*node, word(group, facts)?))).collect();
+    let gives = sight.seats.iter().filter(|seat| !seat.takes).map(|seat| seat.id).collect();
+    let led = led(group, facts);
+    let next = step(&row_of(copies), led.as_ref(), &words, &gives, &sight.lost);
+    tracing::debug!(%group, ?next, "copies on their way");
+    let (leader, since) = led.map_or((None, 0), |led| (Some(led.leader), led.since));
+    let order = |change: Question| async move {
+        let Some(leader) = leader else { return };
+        match ask(running, leader, &change).await {
+            Ok(Reply::Order(Ok(()))) => tracing::info!(%group, ?change, "carried out"),
+            Ok(Reply::Order(Err(why))) | Err(why) => tracing::debug!(%group, ?change, why, "not carried out yet"),
+            Ok(other) => tracing::debug!(%group, ?other, "an unexpected answer"),
+        }
+    };
+    match next {
+        CopyStep::Rest | CopyStep::Wait(_) => {}
+        CopyStep::AddLearner(node) => {
+            let Some(member) = sight.document.member(node) else { return };
+            let (address, zone) = (member.address.clone(), member.zone.clone());
+            order(Question::AddLearner { group: group.0, node: node.0, address, zone, since }).await;
+        }
+        CopyStep::RemoveLearner(node) => order(Question::RemoveLearner { group: group.0, node: node.0, since }).await,
+        CopyStep::SetVoters(voters) => {
+            let voters = voters.into_iter().map(|id| id.0).collect();
+            order(Question::SetVoters { group: group.0, voters, since }).await;
+        }
+        CopyStep::Check(nodes) => {
+            let asking = nodes.into_iter().map(|node| async move { ask(running, node, &Question::Check { group: group.0 }).await });
+            futures::future::join_all(asking).await;
+        }
+        CopyStep::Record(row) => record(running, copies, row).await,
+    }
+}
+
+async fn record(running: &Running, copies: &Copies, row: Row) {
+    let Row { group, voters, learners, leaving } = row;
+    let row = Copies { group, version: copies.version + 1, voters, learners, leaving };
+    let told = running.local.propose_cluster(&Command::SetPlacement { row: row.clone() }, boot_ms() + PROPOSE_MS).await;
+    match told {
+        Ok(Ok(_)) => tracing::info!(%group, voters = ?row.voters, learners = ?row.learners, leaving = ?row.leaving, "placement"),
+        other => tracing::debug!(%group, ?other, "the placement was not recorded"),
+    }
+}
+
+async fn begin(running: &Running, sight: &Sight, change: Change) {
+    let (Change::Add(group, _) | Change::Drop(group, _)) = &change;
+    let Some(copies) = sight.copies.iter().find(|row| row.group == *group) else { return };
+    let mut row = row_of(copies);
+    match change {
+        Change::Add(_, nodes) => row.learners = nodes,
+        Change::Drop(_, nodes) => row.leaving = nodes,
+    }
+    record(running, copies, row).await;
+}
+
+/// A node that was given up for dead is removed once nothing is left of it.
+async fn bury(running: &Running, sight: &Sight) {
+    let group_0 = sight.document.voters(GroupId::CLUSTER);
+    for node in sight.lost.iter().filter(|node| !group_0.contains(node)) {
+        if sight.copies.iter().all(|row| row.holders().all(|holder| holder != *node)) {
+            let done = running.local.propose_cluster(&Command::RemoveNode { node: *node }, boot_ms() + PROPOSE_MS).await;
+            tracing::info!(%node, ?done, "a lost node is removed");
+        }
+    }
+}
+
+async fn spread_leaders(running: &Arc<Running>, sight: &Sight, calm: &mut Option<u64>) {
+    let now = boot_ms();
+    let moving = sight.copies.iter().any(|row| !row.learners.is_empty() || !row.leaving.is_empty());
+    if moving || sight.seats.iter().any(|seat| !seat.up) {
+        *calm = None;
+        return;
+    }
+    let since = *calm.get_or_insert(now);
+    if now < since + CALM_MS {
+        return;
+    }
+    *calm = Some((now + LEAD_PAUSE_MS).saturating_sub(CALM_MS));
+    let facts = ask_everybody(running, sight).await;
+    let leads = sight.copies.iter().filter_map(|row| led(row.group, &facts).map(|led| (row.group, led.leader, row.voters.clone())));
+    let leads: Vec<_> = leads.collect();
+    if let Some((group, to)) = lead(&sight.seats, &leads)
+        && let Some((_, from, _)) = leads.iter().find(|(led, _, _)| *led == group)
+    {
+        let asked = ask(running, *from, &Question::Transfer { group: group.0, to: to.0 }).await;
+        tracing::info!(%group, %from, %to, ?asked, "a leadership moves, to spread them");
+    }
+}
