@@ -1,6 +1,6 @@
 //! What one node asks another for an operator's command: facts that only the other has, and orders that only it can carry out.
 
-use crate::census::census;
+use crate::census::{Holder, census};
 use crate::pulse::Pulse;
 use crate::running::Running;
 use bytes::Bytes;
@@ -173,7 +173,7 @@ pub(crate) struct GroupFacts {
 pub(crate) struct Board {
     pub(crate) facts: Facts,
     /// Users by group, holder and the holder's boot; without a holder those that nobody has taken yet.
-    pub(crate) held: Vec<(u32, Option<(u64, u64)>, u64)>,
+    pub(crate) held: Vec<(u32, Option<Holder>, u64)>,
     /// At most [`BOARD_SESSIONS_MAX`].
     pub(crate) sessions: Vec<api::Session>,
 }

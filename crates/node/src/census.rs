@@ -14,13 +14,16 @@ const COUNTED_MAX: usize = 200_000;
 /// A count is good for so many times what it took: counting costs at most a twentieth of one core.
 const KEEP_FACTOR: u32 = 20;
 
+/// A node and its boot.
+pub(crate) type Holder = (u64, u64);
+
 /// One group's accounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupCensus {
     /// Accounts with records.
     pub(crate) users: u64,
     /// By holder and its boot; `None` for accounts that nobody has taken yet.
-    pub(crate) held: BTreeMap<Option<(u64, u64)>, u64>,
+    pub(crate) held: BTreeMap<Option<Holder>, u64>,
 }
 
 /// All groups with a copy here.

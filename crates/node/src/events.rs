@@ -305,7 +305,9 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn add(&mut self, event: Event) {
         self.version += 1;
-        let recent = self.events.iter_mut().rev().take_while(|e| event.at_ms.saturating_sub(e.at_ms) < ONE_EVENT_MS);
+        // Not across anything else: what follows a death is another event than the same before it.
+        let is_part = |e: &Event| matches!(e.what, What::Leads { .. } | What::TookOver { .. });
+        let recent = self.events.iter_mut().rev().take_while(|e| is_part(e) && event.at_ms.saturating_sub(e.at_ms) < ONE_EVENT_MS);
         for earlier in recent {
             if earlier.what.absorb(&event.what) {
                 return;

@@ -84,6 +84,9 @@ fn parts_of_one_event_are_one_and_the_ring_is_bounded() {
     }
     let told: Vec<_> = ring.newest().map(|event| event.what.clone()).collect();
     assert_eq!(told, [took(1, 100), took(4, 800), What::Leads { node: 1, groups: [3, 5].into(), before: Some(2) }]);
+    ring.add(Event { at_ms: 61_000, what: What::Silent { node: 2 } });
+    ring.add(Event { at_ms: 61_500, what: took(1, 100) });
+    assert_eq!(ring.newest().next().map(|e| &e.what), Some(&took(1, 100)), "after a death another one begins");
     for n in 0..1_000 {
         ring.add(Event { at_ms: 100_000 + n, what: What::Silent { node: n } });
     }

@@ -70,6 +70,8 @@ struct Peer {
     heard_ms: Option<u64>,
     /// Its last answer was that it is starting.
     starting: bool,
+    /// It fell silent, and has answered nothing since: a link that is up again says nothing of who is behind it.
+    lost: bool,
     /// Round trip in µs, its wall clock's lead in ms; the newest last.
     trips: VecDeque<(u64, i64)>,
     /// Both boot-time clocks at the first pulse of this boot, and at the latest, ms.
@@ -92,7 +94,8 @@ impl Peer {
         self.trips.push_back((way_us, ahead));
         let both = (now_ms, pulse.boot_clock_ms);
         self.clocks = Some((self.clocks.map_or(both, |(first, _)| first), both));
-        (self.pulse, self.heard_ms, self.starting) = (Some(pulse), Some(now_ms), false);
+        self.pulse = Some(pulse);
+        (self.heard_ms, self.starting, self.lost) = (Some(now_ms), false, false);
     }
 
     fn rate_ppm(&self) -> Option<i64> {
@@ -145,10 +148,10 @@ impl Running {
             return 0;
         }
         let now = boot_ms();
-        let answered = lock(&self.hearsay.peers).get(&node).and_then(|peer| peer.heard_ms);
+        let (answered, lost) = lock(&self.hearsay.peers).get(&node).map_or((None, false), |peer| (peer.heard_ms, peer.lost));
         let since = now.saturating_sub(answered.unwrap_or(self.started_ms));
         let linked = self.local.pool.get(node).is_some_and(|peer| peer.is_connected());
-        let heard = (linked || self.local.support.is_live(node)) && since < SILENT_MS;
+        let heard = !lost && since < SILENT_MS && (linked || self.local.support.is_live(node));
         if heard { 0 } else { since.max(1) }
     }
 
@@ -218,14 +221,19 @@ impl Running {
         }
     }
 
-    /// Requests for support, which come ten times a second to the voters of group 0, show that a peer is there, too.
-    fn note_promises(&self) {
-        if !self.document().voters(GroupId::CLUSTER).contains(&self.local.me) {
-            return;
-        }
-        for peer in self.local.pool.all().into_iter().filter(|peer| peer.is_connected() && self.local.support.is_live(peer.node())) {
-            if let Some(known) = lock(&self.hearsay.peers).get_mut(&peer.node()) {
-                known.heard_ms = Some(boot_ms());
+    /// Notes who fell silent, and who is still there: requests for support, which come ten times a second to the voters of group 0,
+    /// show it between two pulses.
+    fn note_presence(&self) {
+        let votes = self.document().voters(GroupId::CLUSTER).contains(&self.local.me);
+        for peer in self.local.pool.all() {
+            let node = peer.node();
+            let silent = self.silent_ms(node) > 0;
+            let promises = votes && peer.is_connected() && self.local.support.is_live(node);
+            if let Some(known) = lock(&self.hearsay.peers).get_mut(&node) {
+                known.lost |= silent;
+                if promises && !known.lost {
+                    known.heard_ms = Some(boot_ms());
+                }
             }
         }
     }
@@ -285,7 +293,7 @@ async fn ask_one(running: &Arc<Running>, node: NodeId) {
     let peer = peers.entry(node).or_default();
     match answer {
         Ok(Reply::Pulse(pulse)) => peer.take(pulse, round_trip_us, boot_ms(), unix_millis()),
-        Err(why) if why.contains(crate::peers::STARTING) => (peer.heard_ms, peer.starting) = (Some(boot_ms()), true),
+        Err(why) if why.contains(crate::peers::STARTING) => (peer.heard_ms, peer.starting, peer.lost) = (Some(boot_ms()), true, false),
         _ => {}
     }
 }
@@ -301,7 +309,7 @@ pub(crate) async fn look(running: Arc<Running>) {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        running.note_promises();
+        running.note_presence();
         let after = running.sight().following(&before);
         let happened = events::derive(&before, &after);
         let mut ring = lock(&running.hearsay.ring);

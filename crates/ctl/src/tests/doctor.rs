@@ -165,7 +165,8 @@ fn replication_is_summed_up_by_node() {
     let head = "2 of 4 copies have all that is committed; 1 behind, at most 7 entries; 1 not known\n";
     assert!(outcome.out.starts_with(head), "{}", outcome.out);
     assert!(
-        outcome.out.contains("n3         1        0       7               0\n") && outcome.out.contains("n2         1        0       -"),
+        outcome.out.contains("n3         1        0    7               0\n")
+            && outcome.out.contains("n2         1        0    -               0\n"),
         "{}",
         outcome.out
     );

@@ -34,18 +34,10 @@ pub(crate) fn meaning(status: &Status, verdict: &Verdict, leases: &[Held]) -> Ve
     } else if !down.is_empty() {
         told.push("Every group is led by a node that answers.".to_owned());
     }
-    let waiting: u64 = leases.iter().filter(|row| row.holder.is_some() && !row.live).map(|row| row.users).sum();
-    if waiting > 0 {
-        let users = if waiting == 1 { "1 user has a holder that is" } else { &format!("{waiting} users have holders that are") };
-        told.push(format!("{users} gone: another node takes over with the next request."));
-    }
     if !starting.is_empty() {
-        let (reads, takes) = if starting.len() == 1 {
-            ("reads what it has missed, and then takes", "")
-        } else {
-            ("read what they have missed, and then take", "")
-        };
-        told.push(format!("{} {reads} part again{takes}.", and(&starting)));
+        let reads =
+            if starting.len() == 1 { "reads what it has missed, and then takes" } else { "read what they have missed, and then take" };
+        told.push(format!("{} {reads} part again.", and(&starting)));
     }
     if !draining.is_empty() {
         told.push(format!("{} is being stopped in order: groups and users are handed to the others first.", and(&draining)));
@@ -58,6 +50,11 @@ pub(crate) fn meaning(status: &Status, verdict: &Verdict, leases: &[Held]) -> Ve
             }
             _ => "Everything is served.".to_owned(),
         });
+    }
+    let waiting: u64 = leases.iter().filter(|row| row.holder.is_some() && !row.live).map(|row| row.users).sum();
+    if waiting > 0 {
+        let users = if waiting == 1 { "1 user was" } else { &format!("{waiting} users were") };
+        told.push(format!("{users} held by a node that is gone or began anew: another takes over with the next request."));
     }
     told
 }
@@ -87,10 +84,16 @@ mod tests {
     fn a_newcomer_is_told_what_it_means() {
         let healthy = told(&[("n1", "a", Up), ("n2", "b", Up), ("n3", "c", Up)], 0);
         assert_eq!(healthy, "Every node answers. Should one fail, the others go on by themselves, with everything that was acknowledged.");
+        let used_again = told(&[("n1", "a", Up), ("n2", "b", Up), ("n3", "c", Up)], 1);
+        assert!(used_again.starts_with("Every node answers.") && used_again.contains("1 user was held"), "{used_again}");
         assert!(told(&[("n1", "a", Up)], 0).contains("nobody to take over"));
         let down = told(&[("n1", "a", Up), ("n2", "b", Down), ("n3", "c", Up)], 4);
         assert!(down.starts_with("n2 does not answer. Everything that it acknowledged is on other nodes"), "{down}");
-        assert!(down.contains("Every group is led") && down.contains("4 users have holders that are gone"), "{down}");
+        assert!(
+            down.contains("Every group is led")
+                && down.ends_with("4 users were held by a node that is gone or began anew: another takes over with the next request."),
+            "{down}"
+        );
         let back = told(&[("n1", "a", Up), ("n2", "b", Starting), ("n3", "c", Up)], 0);
         assert_eq!(back, "n2 reads what it has missed, and then takes part again.");
         let lost = told(&[("n1", "a", Up), ("n2", "b", Down), ("n3", "c", Down)], 0);
