@@ -26,9 +26,9 @@ fn main() -> ExitCode {
         ["check"] => check().and_then(|()| tidy_tests()),
         ["test"] => check().and_then(|()| suite::test()),
         ["fix"] => fix(),
-        ["bench", rest @ ..] => tool("bench", rest),
-        ["chaos", rest @ ..] => tool("chaos", rest),
-        ["survive", rest @ ..] => tool("survive", rest),
+        ["bench", rest @ ..] => tool("parliament-cluster-tests", "bench", rest),
+        ["chaos", rest @ ..] => tool("parliament-jepsen", "chaos", rest),
+        ["survive", rest @ ..] => tool("parliament-cluster-tests", "survive", rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -58,9 +58,9 @@ fn fix() -> Result<(), String> {
 
 /// Tools live with the clients they use, and run as built for release: their own cost is part of what they measure. Their exit code
 /// is passed on.
-fn tool(name: &str, arguments: &[&str]) -> Result<(), String> {
+fn tool(package: &str, name: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--package", "parliament-cluster-tests", "--bin", name, "--"]).args(arguments);
+    command.args(["run", "--quiet", "--release", "--package", package, "--bin", name, "--"]).args(arguments);
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     match status.code() {
         Some(0) => Ok(()),
