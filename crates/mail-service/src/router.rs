@@ -9,7 +9,7 @@ use parliament_cluster_state::AccountRecord;
 use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call};
 use parliament_ids::limits::REQUEST_DEADLINE_MS;
 use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
-use parliament_mail_api::{Answer, Call, Changed, MailService, Rejection, Unserved, Watch};
+use parliament_mail_api::{Answer, Call, Changed, Delta, MailService, Rejection, Request, Unserved, Watch};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
 use parliament_rpc::{LinkError, Method};
@@ -23,6 +23,9 @@ const RELAYED_DEADLINE_MS: u64 = 6_000;
 const AFAR_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a relay in flight asks whether its holder is still heard from.
 const LIVENESS_CHECK: Duration = Duration::from_millis(50);
+/// How often a holder is asked again that has not applied yet what was applied here, and the pause between two times.
+const LOOKS_MAX: u32 = 50;
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// How long one gathering of withdrawals may take before the facts are looked at again, ms.
 const WITHDRAWAL_ROUND_MS: u64 = 800;
 /// The same while the owner is heard from: it will hardly be withdrawn, and the facts may look better soon, ms.
@@ -113,6 +116,10 @@ struct Taking {
     _acquiring: crate::node::Acquiring,
 }
 
+fn is_ahead(here: &Delta, told: &Delta) -> bool {
+    !told.gone && (here.gone || here.modseq > told.modseq)
+}
+
 fn rejected(rejection: Rejection) -> Answer {
     Answer { outcome: Err(rejection), delta: None }
 }
@@ -126,6 +133,7 @@ impl Local {
         };
         let (mut pause, mut denied, mut told, mut told_left) = (PAUSE_MS.0, None, None, TOLD_TRIES);
         let mut guess = Guess { node: self.leases.hint(call.owner), turn: 0 };
+        let mut looks = 0;
         loop {
             let mut facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
             facts.told = told.take();
@@ -135,6 +143,11 @@ impl Local {
                     Err(unserved) => unserved,
                 },
                 Step::Relay(node) => match self.relay(node, &call).await {
+                    Ok(answer) if looks < LOOKS_MAX && self.knows_more(&row, &call, &answer) => {
+                        looks += 1;
+                        tokio::time::sleep(LOOK_PAUSE).await;
+                        continue;
+                    }
                     Ok(answer) => {
                         if !facts.replica {
                             self.leases.keep_hint(call.owner, node);
@@ -180,6 +193,14 @@ impl Local {
     fn named_by(&self, asked: NodeId, unserved: &Unserved) -> Option<NodeId> {
         let Unserved::NotHolder { hint } = unserved else { return None };
         hint.filter(|node| *node != asked && self.support.is_live(*node))
+    }
+
+    /// True when this replica has applied changes of the mailbox that the holder's answer does not tell yet: a session that the apply
+    /// here woke would wait on, and nothing would wake it for them again.
+    fn knows_more(&self, row: &AccountRecord, call: &Call, answer: &Answer) -> bool {
+        let (Request::Sync, Some(mark), Some(told)) = (&call.body, &call.view, &answer.delta) else { return false };
+        let Some(shard) = self.shard(row.group) else { return false };
+        view::delta(shard.group.tables(), call.owner, call.actor, mark).is_ok_and(|here| is_ahead(&here, told))
     }
 
     /// The account; when it is unknown here, after a barrier of group 0, because this replica may lag.
@@ -452,5 +473,33 @@ impl Local {
     pub fn holder_of(&self, row: &AccountRecord) -> Option<OwnerRecord> {
         let shard = self.shard(row.group)?;
         view::owner(shard.group.tables(), row.id).ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parliament_ids::{ModSeq, Uid, UidSet};
+
+    fn delta(modseq: u64, gone: bool) -> Delta {
+        let (none, mailbox) = (UidSet::new(), MailboxId(1));
+        Delta {
+            mailbox,
+            gone,
+            modseq: ModSeq(modseq),
+            uid_next: Uid(1),
+            vanished: none.clone(),
+            arrived: none,
+            changed: Vec::new(),
+            keywords: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_tells_less_than_this_replica_has_is_asked_for_again() {
+        assert!(is_ahead(&delta(8, false), &delta(7, false)));
+        assert!(is_ahead(&delta(7, true), &delta(7, false)), "deleted here, not yet there");
+        assert!(!is_ahead(&delta(7, false), &delta(7, false)) && !is_ahead(&delta(6, false), &delta(7, false)));
+        assert!(!is_ahead(&delta(9, false), &delta(7, true)));
     }
 }
