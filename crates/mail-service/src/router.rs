@@ -57,7 +57,8 @@ impl MailService for Router {
     }
 }
 
-/// A watch that looks again from time to time where nothing is applied that could wake it.
+/// A watch that looks again from time to time where nothing is applied that could wake it. [`Local::hear_of_changes`] tells of changes
+/// elsewhere at once; this bounds the wait while the node that it asks is away.
 struct Watching {
     inner: Box<dyn Watch>,
     local: Arc<Local>,
