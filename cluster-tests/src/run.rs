@@ -1,7 +1,7 @@
 //! A run: a load, faults, the look at everything afterwards, and the verdict.
 
 use crate::checkers::{self, pauses};
-use crate::demo::Demo;
+use crate::demo::{Demo, Node};
 use crate::history::{History, Recorder};
 use crate::load::{Load, Server};
 use crate::nemesis::{self, Kills};
@@ -60,12 +60,22 @@ const SIZES: [usize; 16] = [300, 300, 300, 300, 1000, 1000, 1000, 1000, 2000, 20
 
 /// The clients' view of a demo.
 pub fn servers(demo: &Demo) -> Vec<Server> {
-    demo.nodes.iter().map(|n| Server { id: n.id.clone(), imap: n.imap.clone(), lmtp: n.lmtp.clone() }).collect()
+    servers_of(&demo.nodes)
+}
+
+/// Some nodes as servers.
+pub fn servers_of(nodes: &[Node]) -> Vec<Server> {
+    nodes.iter().map(|n| Server { id: n.id.clone(), imap: n.imap.clone(), lmtp: n.lmtp.clone() }).collect()
 }
 
 /// Notes the start of a history: nodes and mailboxes that the checkers must find at the end.
 pub fn note_setup(recorder: &Recorder, demo: &Demo, keys: &[String], seed: u64) {
-    let nodes: Vec<_> = demo.nodes.iter().map(|n| n.id.as_str()).collect();
+    note_setup_of(recorder, &demo.nodes, keys, seed);
+}
+
+/// As [`note_setup`], for nodes that are there at the end.
+pub fn note_setup_of(recorder: &Recorder, nodes: &[Node], keys: &[String], seed: u64) {
+    let nodes: Vec<_> = nodes.iter().map(|n| n.id.as_str()).collect();
     recorder.nemesis("setup", "", json!({ "nodes": nodes, "keys": keys, "seed": seed }));
 }
 

@@ -2,7 +2,7 @@
 //! that node's own copy that is read and not another's through it.
 
 use crate::Error;
-use crate::demo::Demo;
+use crate::demo::{Demo, Node};
 use crate::history::{Kind, Recorder, Where};
 use crate::imap::Imap;
 use crate::message::{id_of, sha, without_trace};
@@ -17,8 +17,16 @@ const CHUNK: u32 = 500;
 /// # Errors
 /// In words, when a node does not serve a mailbox within a minute: after healing that is a failure of the cluster.
 pub async fn everything(demo: &Demo, accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
+    at_nodes(demo, &demo.nodes, accounts, recorder).await
+}
+
+/// As [`everything`], at some of the nodes: for a cluster that others have left.
+///
+/// # Errors
+/// As [`everything`].
+pub async fn at_nodes(demo: &Demo, nodes: &[Node], accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
     let mut at_holder = 0;
-    for node in &demo.nodes {
+    for node in nodes {
         for account in accounts {
             // A hand-over may be refused while the node still catches up; the scan then shows what it relays.
             let moved = demo.verb(&["lease", "move", account, "--to", &node.id, "--yes"]).await;

@@ -1,6 +1,6 @@
 //! What can happen next.
 
-use crate::{HOLDERS, Lease, Node, Outcome, Proposal, Reply, State, Twin, VOTERS, id};
+use crate::{HOLDERS, LIST, Lease, Node, Outcome, Proposal, Reply, State, Twin, VOTERS, id};
 use parliament_ids::limits::SUPPORT_MS;
 use parliament_ids::{Boot, NodeId};
 use parliament_routing::{Granted, Promises, Withdrawn};
@@ -120,12 +120,12 @@ fn tick(model: &Lease, state: &mut State) {
 fn ask(state: &mut State, node: usize, voter: usize) -> Option<()> {
     let now_ms = state.now_ms;
     let boot = state.nodes.get(node)?.boot;
-    if Arc::make_mut(state.nodes.get_mut(voter)?).book.support(id(node), boot, now_ms) == Granted::Yes {
+    if Arc::make_mut(state.nodes.get_mut(voter)?).book.support(id(node), boot, LIST, now_ms) == Granted::Yes {
         state.replies.insert(Reply { to: node, boot, voter, sent_ms: now_ms });
     }
     let me = Arc::make_mut(state.nodes.get_mut(node)?);
     me.asked[voter] += 1;
-    if me.book.support(id(node), boot, now_ms) == Granted::Yes {
+    if me.book.support(id(node), boot, LIST, now_ms) == Granted::Yes {
         me.support.granted(id(node), boot, now_ms);
     }
     Some(())
@@ -144,8 +144,8 @@ fn hear(model: &Lease, state: &mut State, reply: Reply) -> Option<()> {
 fn withdraw(state: &mut State, voter: usize, owner: (NodeId, Boot)) -> Option<()> {
     let now_ms = state.now_ms;
     let asked = Arc::make_mut(state.nodes.get_mut(voter)?);
-    match asked.book.withdraw(owner.0, owner.1, now_ms) {
-        Withdrawn::NotYet(_) => return None,
+    match asked.book.withdraw(owner.0, owner.1, LIST, now_ms) {
+        Withdrawn::NotYet(_) | Withdrawn::Outdated => return None,
         Withdrawn::Yes { journal: false } => {}
         Withdrawn::Yes { journal: true } => {
             let floor = asked.floors.entry(owner.0).or_default();
@@ -237,7 +237,7 @@ fn restart(model: &Lease, state: &mut State, node: usize) -> Option<()> {
     }
     let started_ms = if model.twin == Twin::VoterNotSilent { now_ms - SUPPORT_MS } else { now_ms };
     let floors = me.floors.iter().map(|(node, boot)| (*node, *boot));
-    *me = me.restarted(Promises::new(started_ms, floors));
+    *me = me.restarted(Promises::new(started_ms, floors, LIST));
     state.replies.retain(|reply| reply.to != node);
     Some(())
 }

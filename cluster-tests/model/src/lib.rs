@@ -4,7 +4,7 @@
 //! the state machine behind the log are the real ones. The model adds what is around them: a network that delays, reorders,
 //! repeats and loses, clocks that advance in steps, voters and holders that restart, and tables that lag behind the log.
 //!
-//! What is left out: replication itself (the log is one sequence, an entry in it is committed), clocks whose rates differ, and
+//! What is left out: changes of the list of voters (`parliament_routing` has schedules for these), replication itself (the log is one sequence, an entry in it is committed), clocks whose rates differ, and
 //! requests for support that arrive late (they only lengthen a promise, never the trust in it).
 //!
 //! [`Twin`] names rules that a broken twin of the model leaves out. The checker must refute each; it shows that the properties see
@@ -20,8 +20,11 @@ pub use log::{Effect, Outcome, Proposal, Replicated, View};
 pub use properties::{ACKNOWLEDGED_STAYS, IN_ORDER_OF_PROPOSAL, NO_STALE_READ, ONCE_ONLY, ONE_HOLDER, ONE_READER, UIDS_ASCEND};
 pub use state::{Node, Reply, State};
 
-use parliament_ids::{Boot, NodeId};
+use parliament_ids::{Boot, NodeId, VotersVersion};
 use stateright::{Model, Property};
+
+/// The list of voters stays the same.
+const LIST: VotersVersion = VotersVersion(0);
 
 /// Rules that a twin of the model leaves out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

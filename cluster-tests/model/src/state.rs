@@ -1,6 +1,6 @@
 //! The state of the whole cluster.
 
-use crate::{FIRST_BOOT, HOLDERS, Proposal, VOTERS, View, id};
+use crate::{FIRST_BOOT, HOLDERS, LIST, Proposal, VOTERS, View, id};
 use parliament_ids::limits::SUPPORT_MS;
 use parliament_ids::{Boot, NodeId};
 use parliament_routing::{OwnSupport, Promises};
@@ -76,7 +76,7 @@ impl Node {
     pub(crate) fn first() -> Self {
         Self {
             boot: FIRST_BOOT,
-            book: Promises::new(0, []),
+            book: Promises::new(0, [], LIST),
             floors: BTreeMap::new(),
             support: OwnSupport::new(FIRST_BOOT, (0..VOTERS).map(id)),
             asked: [0; VOTERS],

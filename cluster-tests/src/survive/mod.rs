@@ -6,6 +6,7 @@ pub mod handover;
 pub mod holders;
 pub mod judge;
 pub mod mail;
+pub mod real;
 pub mod record;
 pub mod setup;
 pub mod tasks;
@@ -16,6 +17,7 @@ use crate::demo::Demo;
 use crate::random::Random;
 use crate::run::replicas_equal;
 use client::Client;
+use real::Real;
 use record::{Book, Costs};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -53,9 +55,9 @@ impl Plan {
         self.sessions.saturating_sub(HUGE_ROLES.len()).div_ceil(ROLES.len()).max(1)
     }
 
-    /// Accounts that the demo must have.
+    /// Accounts that the demo must have; the last one is the real clients'.
     pub fn accounts(&self) -> usize {
-        self.users() + 1
+        self.users() + 2
     }
 
     /// Longest rest between two commands of a session, ms: more sessions must not mean more work than the machine can do.
@@ -94,7 +96,8 @@ pub async fn carry_out(demo: &Demo, plan: &Plan) -> Result<Outcome, String> {
         comparisons: Arc::new(AtomicU64::new(0)),
         troubles: Arc::default(),
     };
-    let accounts: Vec<String> = demo.accounts().into_iter().take(plan.accounts()).collect();
+    let mut accounts: Vec<String> = demo.accounts().into_iter().take(plan.accounts()).collect();
+    let real_user = accounts.pop().ok_or("no accounts")?;
     let user = |name: &String| {
         let Shared { over, comparisons, troubles, .. } = shared.clone();
         Arc::new(User::new(name, &demo.password, over, comparisons, troubles))
@@ -107,7 +110,8 @@ pub async fn carry_out(demo: &Demo, plan: &Plan) -> Result<Outcome, String> {
         sessions.spawn(session(Place::new(demo, plan, number, &users), shared.clone()));
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let names: BTreeMap<String, usize> = accounts.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
+    let real = Real::start(demo, &real_user, plan.time).await.map_err(|e| format!("real clients: {e}"))?;
+    let names: BTreeMap<String, usize> = accounts.iter().chain([&real_user]).enumerate().map(|(at, name)| (name.clone(), at)).collect();
     let mut random = Random::new(plan.seed);
     let faults = holders::torment(demo, &names, VICTIM, plan.time, &shared.book, &mut random).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -116,24 +120,29 @@ pub async fn carry_out(demo: &Demo, plan: &Plan) -> Result<Outcome, String> {
     if ending.is_err() {
         note(&shared, format!("sessions did not end within {END_WAIT:?}"));
     }
+    let (clients, failed) = real.end().await;
+    for why in failed {
+        note(&shared, why);
+    }
     let kept = setup::look(demo, &users).await?;
     let equal = replicas_equal(demo).await?;
     let costs = record::costs(&shared.book.tracks(), &faults?);
-    Ok(judge(plan, &shared, costs, kept, equal))
+    Ok(judge(plan, &shared, costs, kept, equal, &clients))
 }
 
 fn note(shared: &Shared, what: String) {
     shared.troubles.lock().unwrap_or_else(PoisonError::into_inner).push(what);
 }
 
-fn judge(plan: &Plan, shared: &Shared, costs: Costs, messages: u64, equal: bool) -> Outcome {
+fn judge(plan: &Plan, shared: &Shared, costs: Costs, messages: u64, equal: bool, clients: &[(&str, u64)]) -> Outcome {
+    let clients: BTreeMap<&str, u64> = clients.iter().copied().collect();
     let violations = shared.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let comparisons = shared.comparisons.load(Ordering::Relaxed);
     let bit = costs.session_kills() > 0 && costs.in_flight_not_idle > 0 && comparisons > 0 && messages > 0;
     let holds = violations.is_empty() && costs.broken == 0 && bit && equal;
     let document = json!({
         "holds": holds, "seed": plan.seed, "sessions": plan.sessions, "seconds": plan.time.as_secs(), "faults_bit": bit,
-        "replicas_equal": equal, "views_compared": comparisons, "messages_accounted_for": messages, "costs": costs.to_json(),
+        "replicas_equal": equal, "views_compared": comparisons, "messages_accounted_for": messages, "real_clients": clients, "costs": costs.to_json(),
         "violations": violations.len(), "shown": violations.iter().take(SHOWN_MAX).collect::<Vec<_>>(),
     });
     Outcome { holds, costs, document }
@@ -227,7 +236,7 @@ async fn imap(place: &mut Place, shared: &Shared) -> Result<(), Error> {
 pub fn summary(document: &Value) -> String {
     let costs = &document["costs"];
     let mut page = format!(
-        "{}\nsession-kills  {}   in flight {} ({} without IDLE)\npauses         {}\nby kind        {}\nviews compared {}   messages accounted for {}\nunavailable    {}   broken {}   violations {}\n",
+        "{}\nsession-kills  {}   in flight {} ({} without IDLE)\npauses         {}\nby kind        {}\nviews compared {}   messages accounted for {}\nreal clients   {}\nunavailable    {}   broken {}   violations {}\n",
         if document["holds"] == true { "every session lived on lawfully" } else { "VIOLATED" },
         costs["session_kills"],
         costs["in_flight"],
@@ -236,6 +245,7 @@ pub fn summary(document: &Value) -> String {
         costs["in_flight_by_kind"],
         document["views_compared"],
         document["messages_accounted_for"],
+        document["real_clients"],
         costs["unavailable"],
         costs["broken"],
         document["violations"],

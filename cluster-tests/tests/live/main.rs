@@ -13,6 +13,7 @@ mod other_server;
 mod page;
 mod paused;
 mod proxies;
+mod rolling;
 mod survive;
 
 use parliament_cluster_tests::demo::{Demo, Options};

@@ -53,8 +53,8 @@ pub enum Refused {
     NotDrained,
     /// The node still holds copies.
     HoldsCopies,
-    /// The voters of group 0 do not change.
-    FixedVoters,
+    /// The voters of group 0 change one at a time (rule 23: majorities of neighbouring lists share a voter), or there is no such group.
+    NotOneVoter,
     /// The placement has changed since the proposer looked.
     StalePlacement {
         /// Its version now.
@@ -338,21 +338,27 @@ mod tests {
     }
 
     #[test]
-    fn a_placement_changes_only_from_the_version_that_was_seen_and_never_for_group_0() {
+    fn a_placement_changes_only_from_the_version_that_was_seen_and_for_group_0_by_one_voter() {
         let mut machine = Machine::formed();
         let row = |group, version, voters: &[u64]| {
             let voters = voters.iter().copied().map(NodeId).collect();
             Command::SetPlacement { row: Copies { group: GroupId(group), version, voters, ..Copies::default() } }
         };
-        assert_eq!(machine.run(&row(0, 1, &[1])), Err(Refused::FixedVoters));
-        assert_eq!(machine.run(&row(9, 1, &[1])), Err(Refused::FixedVoters));
+        machine.run(&invite()).unwrap();
+        machine.run(&Command::AddNode { joining: joining("n3", 3), time: 20 }).unwrap();
+        assert_eq!(machine.run(&row(0, 1, &[1, 3])), Err(Refused::NotOneVoter));
+        assert_eq!(machine.run(&row(0, 1, &[1, 2, 3])), Ok(Reply::Done));
+        assert_eq!(machine.run(&row(0, 2, &[1])), Err(Refused::NotOneVoter));
+        assert_eq!(machine.run(&row(0, 2, &[3, 1])), Ok(Reply::Done));
+        assert_eq!(machine.run(&row(0, 2, &[3])), Err(Refused::StalePlacement { version: 2 }));
+        assert_eq!(machine.run(&row(9, 1, &[1])), Err(Refused::NotOneVoter));
         assert_eq!(machine.run(&row(1, 1, &[1, 2])), Ok(Reply::Done));
         assert_eq!(machine.run(&row(1, 1, &[2])), Err(Refused::StalePlacement { version: 1 }));
         assert_eq!(machine.run(&row(1, 2, &[])), Err(Refused::Limit));
         assert_eq!(machine.run(&row(1, 2, &[2, 2])), Err(Refused::Limit));
         let rows = copies(&machine.0).unwrap();
         let voters: Vec<_> = rows.iter().map(|row| (row.group.0, row.version, row.voters.len())).collect();
-        assert_eq!(voters, [(0, 0, 2), (1, 1, 2)]);
+        assert_eq!(voters, [(0, 2, 2), (1, 1, 2)]);
     }
 
     #[test]

@@ -187,15 +187,19 @@ pub(crate) fn remove_node(tables: &mut Overlay<'_>, id: NodeId) -> Result<Applie
 /// `row.version` must follow the present one: a controller that decided on old facts changes nothing.
 pub(crate) fn set_placement(tables: &mut Overlay<'_>, row: &Copies) -> Result<Applied, TableFault> {
     let groups = cluster(tables)?.map_or(0, |formed| formed.groups);
-    // Promises of support rest on one set of voters of group 0 (rule 23), so that set stays as it was formed.
-    if row.group == GroupId::CLUSTER || row.group.0 > groups {
-        return Ok(Err(Refused::FixedVoters));
+    if row.group.0 > groups {
+        return Ok(Err(Refused::NotOneVoter));
     }
     let Some(present) = copies(tables)?.into_iter().find(|present| present.group == row.group) else {
         return Ok(Err(Refused::StalePlacement { version: 0 }));
     };
     if row.version != present.version + 1 {
         return Ok(Err(Refused::StalePlacement { version: present.version }));
+    }
+    // Majorities of a list of group 0's voters and of the next must share a voter (rule 23).
+    let (old, new): (BTreeSet<NodeId>, BTreeSet<NodeId>) = (present.voters.into_iter().collect(), row.voters.iter().copied().collect());
+    if row.group == GroupId::CLUSTER && old.symmetric_difference(&new).count() > 1 {
+        return Ok(Err(Refused::NotOneVoter));
     }
     let holders: BTreeSet<NodeId> = row.holders().collect();
     let distinct = holders.len() == row.voters.len() + row.learners.len();

@@ -11,7 +11,7 @@
 //! | [`NODE_INVITE`] | [`NodeInvite`] | [`Invitation`] | `PC240` too many are open (exit 75); 69 |
 //! | [`NODE_DRAIN`] | [`NodeChange`] | [`NodeChanged`] | `PC230` no such node (exit 64); `PC241` nobody could serve instead (exit 75) |
 //! | [`NODE_UNDRAIN`] | [`NodeChange`] | [`NodeChanged`] | `PC230` |
-//! | [`NODE_REMOVE`] | [`NodeChange`] | [`NodeChanged`] | `PC230`; `PC242` not drained, or alive (exit 64); `PC243` no room, no quorum left (exit 75); `PC244` a voter of group 0 (exit 64) |
+//! | [`NODE_REMOVE`] | [`NodeChange`] | [`NodeChanged`] | `PC230`; `PC242` not drained, or alive (exit 64); `PC243` no room, no quorum left (exit 75); `PC244` it still votes in group 0 (exit 75) |
 //! | [`NODE_REPLACE`] | [`NodeChange`] | [`NodeChanged`] | as [`NODE_REMOVE`] |
 //! | [`GROUP_LIST`] | [`Nothing`] | [`Groups`] | never |
 //! | [`GROUP_TRANSFER`] | [`GroupTransfer`] | [`Done`] | `PC230` no such group or node, or no copy there (exit 64); 75 not caught up |

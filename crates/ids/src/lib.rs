@@ -53,6 +53,8 @@ id!(/// A node of the cluster. Assigned once, never reused; lives in the data di
     NodeId(u64));
 counter!(/// How many times a node has started (its *node epoch*). Persisted before the node speaks.
     Boot(u64));
+id!(/// A version of the list of group 0's voters, whose promises of support count; +1 at each change of their row in the placement.
+    VotersVersion(u64));
 id!(/// A Raft group. Group 0 holds the cluster's own state, groups 1…G hold users.
     GroupId(u32));
 id!(/// An account, made in group 0, immutable, never reused.

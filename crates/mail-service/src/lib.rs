@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod far;
 mod holder;
+mod lists;
 mod machine;
 mod missing;
 mod node;

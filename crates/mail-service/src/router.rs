@@ -377,8 +377,8 @@ impl Local {
         let Some((node, boot)) = from else { return Some(Evidence::Free) };
         let is_heard = self.support.is_live(node) && !self.support.boot_ended(node, boot);
         let round = deadline.min(boot_ms() + if is_heard { LIVE_OWNER_ROUND_MS } else { WITHDRAWAL_ROUND_MS });
-        let voters = self.support.withdrawals(node, boot, round).await?;
-        Some(Evidence::Withdrawn { node, boot, voters, of: self.support.voter_count() })
+        let (voters, of) = self.support.withdrawals(node, boot, round).await?;
+        Some(Evidence::Withdrawn { node, boot, voters, of })
     }
 
     /// Takes the lease with an entry that does nothing else, but for the first one of all, which makes the mailboxes that users expect.

@@ -3,9 +3,9 @@
 
 use crate::clock::boot_ms;
 use parliament_ids::limits::{SUPPORT_INTERVAL_MS, SUPPORT_MS};
-use parliament_ids::{Boot, NodeId};
+use parliament_ids::{Boot, NodeId, VotersVersion};
 use parliament_journal::Journal;
-use parliament_routing::{Granted, OwnSupport, Promises, Withdrawn};
+use parliament_routing::{Granted, OwnSupport, Promises, VoterList, Withdrawn};
 use parliament_rpc::PeerPool;
 use parliament_rpc::v1::{SupportReply, WithdrawReply};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,24 +18,29 @@ use tokio::sync::oneshot;
 const BOOT_NOTE: &[u8] = b"boot";
 /// Prefix of the notes of withdrawals, followed by the node.
 const WITHDRAWN_NOTE: &[u8] = b"withdrawn/";
+/// The journal note of the oldest list of voters whose requests are answered.
+pub(crate) const OLDEST_LIST_NOTE: &[u8] = b"oldest-list";
 /// How often a take-over asks a voter whose promise still runs.
 const WITHDRAW_RETRY_MS: u64 = 25;
 
 /// This node's side of all promises.
 pub struct Support {
-    me: NodeId,
-    voters: Vec<NodeId>,
+    pub(crate) me: NodeId,
+    /// The voters of group 0, whose promises count. Changed only with `own` locked.
+    pub(crate) list: RwLock<Arc<VoterList>>,
+    /// When this node was told that it votes, its clock; it knows of nobody then.
+    pub(crate) votes_since_ms: AtomicU64,
     /// The nodes that are supported: those of the cluster.
     members: RwLock<BTreeSet<NodeId>>,
     pool: Arc<PeerPool>,
-    journal: Journal,
-    own: Mutex<OwnSupport>,
-    book: Mutex<Promises>,
+    pub(crate) journal: Journal,
+    pub(crate) own: Mutex<OwnSupport>,
+    pub(crate) book: Mutex<Promises>,
     /// The durable withdrawals. Held while one is journaled, so that the note of a node only rises. The journal tells of a note
     /// before it is durable, and a caller may leave before it is, so the journal is not asked.
-    withdrawn: tokio::sync::Mutex<BTreeMap<NodeId, Boot>>,
+    pub(crate) withdrawn: tokio::sync::Mutex<BTreeMap<NodeId, Boot>>,
     /// Copy of `own`'s majority time, for the read path.
-    trusted_until: AtomicU64,
+    pub(crate) trusted_until: AtomicU64,
     /// Copy of `own`'s boot.
     boot: AtomicU64,
     /// This node wants to begin a new boot.
@@ -60,7 +65,7 @@ pub async fn put_note(journal: &Journal, key: &[u8], value: &[u8]) -> Result<(),
     }
 }
 
-fn withdrawn_note(node: NodeId) -> Vec<u8> {
+pub(crate) fn withdrawn_note(node: NodeId) -> Vec<u8> {
     [WITHDRAWN_NOTE, &node.0.to_le_bytes()].concat()
 }
 
@@ -79,21 +84,23 @@ pub async fn next_boot(journal: &Journal) -> Result<Boot, String> {
 }
 
 impl Support {
-    /// Support for `boot`, which [`next_boot`] has just made. `nodes` are all nodes, `voters` those of group 0.
+    /// Support for `boot`, which [`next_boot`] has just made. `nodes` are all nodes, `list` has the voters of group 0.
     #[must_use]
-    pub fn new(me: NodeId, boot: Boot, nodes: &[NodeId], voters: Vec<NodeId>, pool: Arc<PeerPool>, journal: Journal) -> Arc<Self> {
+    pub fn new(me: NodeId, boot: Boot, nodes: &[NodeId], list: VoterList, pool: Arc<PeerPool>, journal: Journal) -> Arc<Self> {
         // All that were ever journaled: of a node that joined, too, whose entry this node has not seen again yet.
         let floor = |(key, value): (Vec<u8>, Vec<u8>)| {
             let node = number(key.get(WITHDRAWN_NOTE.len()..).map(<[u8]>::to_vec))?;
             Some((NodeId(node), Boot(number(Some(value))?)))
         };
         let floors: BTreeMap<NodeId, Boot> = journal.notes(WITHDRAWN_NOTE).into_iter().filter_map(floor).collect();
-        let book = Promises::new(boot_ms(), floors.clone());
+        let oldest_list = VotersVersion(number(journal.note(OLDEST_LIST_NOTE)).unwrap_or(0));
+        let book = Promises::new(boot_ms(), floors.clone(), oldest_list);
         Arc::new(Self {
             me,
-            own: Mutex::new(OwnSupport::new(boot, voters.iter().copied())),
+            own: Mutex::new(OwnSupport::new(boot, list.nodes.iter().copied())),
             book: Mutex::new(book),
-            voters,
+            list: RwLock::new(Arc::new(list)),
+            votes_since_ms: AtomicU64::new(0),
             members: RwLock::new(nodes.iter().copied().collect()),
             pool,
             journal,
@@ -125,9 +132,10 @@ impl Support {
         if node == self.me {
             return true;
         }
-        // Nodes ask the voters of group 0 only; another node judges by its link.
-        if self.voters.contains(&self.me) {
-            self.book.lock().unwrap_or_else(PoisonError::into_inner).is_live(node, boot_ms())
+        // Nodes ask the voters of group 0 only; another node judges by its link, as does one that was not asked yet.
+        let (now, since) = (boot_ms(), self.votes_since_ms.load(Ordering::Acquire));
+        if self.list().nodes.contains(&self.me) && (since == 0 || now >= since + SUPPORT_MS) {
+            self.book.lock().unwrap_or_else(PoisonError::into_inner).is_live(node, now)
         } else {
             self.pool.get(node).is_some_and(|peer| peer.is_connected())
         }
@@ -149,22 +157,29 @@ impl Support {
 
     /// Answers a request for support.
     #[must_use]
-    pub fn on_support(&self, node: NodeId, boot: Boot) -> SupportReply {
+    pub fn on_support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> SupportReply {
         if !self.members.read().unwrap_or_else(PoisonError::into_inner).contains(&node) {
             return SupportReply { granted: false, withdrawn: false };
         }
-        let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, boot_ms());
+        let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, list, boot_ms());
         SupportReply { granted: granted == Granted::Yes, withdrawn: granted == Granted::Never }
     }
 
     /// Answers a request to withdraw; journals the withdrawal before it says so.
-    pub async fn on_withdraw(&self, node: NodeId, boot: Boot) -> WithdrawReply {
-        let answer = self.book.lock().unwrap_or_else(PoisonError::into_inner).withdraw(node, boot, boot_ms());
+    pub async fn on_withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> WithdrawReply {
+        let book = || self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let outdated = WithdrawReply { withdrawn: false, remaining_ms: WITHDRAW_RETRY_MS };
+        let answer = book().withdraw(node, boot, list, boot_ms());
         match answer {
             Withdrawn::NotYet(remaining_ms) => WithdrawReply { withdrawn: false, remaining_ms },
+            Withdrawn::Outdated => outdated,
             // Also when the floor rose in an earlier call: that call's journal write may still be under way, or may have failed.
             Withdrawn::Yes { .. } => {
                 let mut withdrawn = self.withdrawn.lock().await;
+                // What is told from here on, a list that is settled later knows of.
+                if !book().answers(list) {
+                    return outdated;
+                }
                 let durable = match withdrawn.get(&node) {
                     Some(floor) if *floor >= boot => Ok(()),
                     _ => put_note(&self.journal, &withdrawn_note(node), &boot.0.to_le_bytes()).await.map(|()| {
@@ -177,15 +192,16 @@ impl Support {
     }
 
     /// Gathers withdrawals of `(node, boot)` until a majority of group 0's voters has withdrawn or `deadline_ms` of the
-    /// boot-time clock has come. The voters that withdrew, when they are a majority.
-    pub async fn withdrawals(self: &Arc<Self>, node: NodeId, boot: Boot, deadline_ms: u64) -> Option<Vec<NodeId>> {
+    /// boot-time clock has come. The voters that withdrew, when they are a majority, and how many voters there are.
+    pub async fn withdrawals(self: &Arc<Self>, node: NodeId, boot: Boot, deadline_ms: u64) -> Option<(Vec<NodeId>, u32)> {
+        let list = self.list();
         let (sender, mut withdrew) = tokio::sync::mpsc::unbounded_channel();
         let mut asking = tokio::task::JoinSet::new();
-        for voter in self.voters.iter().copied() {
-            let (this, sender) = (self.clone(), sender.clone());
+        for voter in list.nodes.iter().copied() {
+            let (this, sender, version) = (self.clone(), sender.clone(), list.version);
             asking.spawn(async move {
                 while boot_ms() < deadline_ms {
-                    let answer = this.ask_withdrawal(voter, node, boot).await;
+                    let answer = this.ask_withdrawal(voter, node, boot, version).await;
                     if answer.as_ref().is_some_and(|a| a.withdrawn) {
                         let _ = sender.send(voter);
                         return;
@@ -200,8 +216,8 @@ impl Support {
             let mut voters = Vec::new();
             while let Some(voter) = withdrew.recv().await {
                 voters.push(voter);
-                if voters.len() * 2 > self.voters.len() {
-                    return Some(voters);
+                if list.is_majority(voters.len()) {
+                    return Some((voters, u32::try_from(list.nodes.len()).unwrap_or(u32::MAX)));
                 }
             }
             None
@@ -211,17 +227,11 @@ impl Support {
         tokio::time::timeout(left, gathering).await.ok().flatten()
     }
 
-    async fn ask_withdrawal(&self, voter: NodeId, node: NodeId, boot: Boot) -> Option<WithdrawReply> {
+    async fn ask_withdrawal(&self, voter: NodeId, node: NodeId, boot: Boot, list: VotersVersion) -> Option<WithdrawReply> {
         if voter == self.me {
-            return Some(self.on_withdraw(node, boot).await);
+            return Some(self.on_withdraw(node, boot, list).await);
         }
-        self.pool.get(voter)?.withdraw(node, boot).await.ok()
-    }
-
-    /// How many voters group 0 has.
-    #[must_use]
-    pub fn voter_count(&self) -> u32 {
-        u32::try_from(self.voters.len()).unwrap_or(u32::MAX)
+        self.pool.get(voter)?.withdraw(node, boot, list).await.ok()
     }
 
     /// Asks for support every [`SUPPORT_INTERVAL_MS`] until dropped; begins a new boot when this one was withdrawn. Ends with
@@ -241,9 +251,10 @@ impl Support {
                     Err(fault) => return fault,
                 }
             }
-            for voter in self.voters.iter().copied() {
-                let this = self.clone();
-                tokio::spawn(async move { this.ask_support(voter).await });
+            let list = self.list();
+            for voter in list.nodes.iter().copied() {
+                let (this, version) = (self.clone(), list.version);
+                tokio::spawn(async move { this.ask_support(voter, version).await });
             }
         }
     }
@@ -263,18 +274,18 @@ impl Support {
     fn begin(&self, boot: Boot) {
         tracing::warn!(old = %self.boot(), new = %boot, "a new boot begins: all leases of the old one are over");
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        *own = OwnSupport::new(boot, self.voters.iter().copied());
+        *own = OwnSupport::new(boot, self.list().nodes.iter().copied());
         self.trusted_until.store(0, Ordering::Release);
         self.boot.store(boot.0, Ordering::Release);
     }
 
-    async fn ask_support(&self, voter: NodeId) {
+    async fn ask_support(&self, voter: NodeId, list: VotersVersion) {
         let (boot, sent) = (self.boot(), boot_ms());
         let reply = if voter == self.me {
-            self.on_support(self.me, boot)
+            self.on_support(self.me, boot, list)
         } else {
             let Some(peer) = self.pool.get(voter) else { return };
-            match peer.support(self.me, boot, Duration::from_millis(SUPPORT_MS)).await {
+            match peer.support(self.me, boot, list, Duration::from_millis(SUPPORT_MS)).await {
                 Ok(reply) => reply,
                 Err(_) => return,
             }
@@ -303,13 +314,15 @@ mod tests {
     use parliament_journal::sim::SimDisk;
     use parliament_journal::{Driver, Options};
 
+    const LIST: VotersVersion = VotersVersion(3);
+
     fn voter(disk: &SimDisk) -> (Arc<Support>, Driver) {
         let options =
             Options { disk: Arc::new(disk.clone()), journal_id: Some(1), segment_bytes: 512 * 1024, ..Options::new("/n/journal") };
         let (journal, driver) = Journal::open_driven(options).unwrap();
         let me = NodeId(1);
         let pool = Arc::new(PeerPool::new(tokio::runtime::Handle::current(), [0; 16], me, Boot(1), None));
-        (Support::new(me, Boot(1), &[me, NodeId(2)], vec![me], pool, journal), driver)
+        (Support::new(me, Boot(1), &[me, NodeId(2)], VoterList { version: LIST, nodes: vec![me] }, pool, journal), driver)
     }
 
     /// A voter that tells of a withdrawal before it is on the disk may, after a power cut, support that boot again.
@@ -318,18 +331,21 @@ mod tests {
         let disk = SimDisk::default();
         let (support, mut driver) = voter(&disk);
         tokio::time::sleep(Duration::from_millis(SUPPORT_MS + 5)).await;
-        assert!(support.on_withdraw(NodeId(2), Boot(7)).now_or_never().is_none(), "the first caller left while the journal wrote");
-        assert!(support.on_withdraw(NodeId(2), Boot(7)).now_or_never().is_none(), "told before it was durable");
-        let asking = tokio::spawn(async move { support.on_withdraw(NodeId(2), Boot(7)).await });
+        assert!(support.on_withdraw(NodeId(2), Boot(7), LIST).now_or_never().is_none(), "the first caller left while the journal wrote");
+        assert!(support.on_withdraw(NodeId(2), Boot(7), LIST).now_or_never().is_none(), "told before it was durable");
+        let asking = tokio::spawn(async move { support.on_withdraw(NodeId(2), Boot(7), LIST).await });
         tokio::task::yield_now().await;
         driver.write_all();
         assert!(asking.await.unwrap().withdrawn);
         let disk = disk.after_cut(1);
         let (support, _driver) = voter(&disk);
-        assert!(support.on_support(NodeId(2), Boot(7)).withdrawn, "never again, after a power cut too");
+        assert!(support.on_support(NodeId(2), Boot(7), LIST).withdrawn, "never again, after a power cut too");
         support.set_members([NodeId(1)]);
-        let reply = support.on_support(NodeId(2), Boot(9));
+        let reply = support.on_support(NodeId(2), Boot(9), LIST);
         assert!(!reply.granted && !reply.withdrawn, "a node that was removed gets no support");
-        assert!(support.on_withdraw(NodeId(2), Boot(6)).now_or_never().is_some_and(|reply| reply.withdrawn), "smaller boots need no write");
+        assert!(
+            support.on_withdraw(NodeId(2), Boot(6), LIST).now_or_never().is_some_and(|reply| reply.withdrawn),
+            "smaller boots need no write"
+        );
     }
 }

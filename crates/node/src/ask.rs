@@ -6,7 +6,7 @@ use crate::running::Running;
 use bytes::Bytes;
 use parliament_ctl::api;
 use parliament_frontend::{Protocol, SessionState};
-use parliament_groups::{ChangeError, Group, NodeInfo, Role};
+use parliament_groups::{ChangeError, Group, Machine, NodeInfo, Role};
 use parliament_ids::{AccountId, Boot, GroupId, NodeId};
 use parliament_journal::Space;
 use parliament_mail_service::{UsersMachine, unix_seconds};
@@ -100,6 +100,14 @@ pub(crate) enum Question {
         voters: Vec<u64>,
         since: u64,
     },
+    /// Answers no request for promises or withdrawals by an older list of group 0's voters.
+    SettleVoters {
+        version: u64,
+    },
+    /// Boots that voters of group 0 have withdrawn, by node.
+    HearOfWithdrawals {
+        floors: Vec<(u64, u64)>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,6 +123,8 @@ pub(crate) enum Reply {
     Accounts(Vec<AccountFacts>),
     MailPorts(MailPorts),
     Home(Option<u64>),
+    /// Every boot that was withdrawn, by node.
+    Withdrawn(Vec<(u64, u64)>),
     /// Done, or why not.
     Order(Result<(), String>),
 }
@@ -292,6 +302,16 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             Ok(group) => bounded(group.remove_learners([NodeId(*node)].into())).await,
             Err(why) => Err(why),
         }),
+        Question::SetVoters { group: 0, voters, since } => {
+            let voters = voters.iter().copied().map(NodeId).collect();
+            Reply::Order(match led_in(&running.local.cluster, *since) {
+                // Former voters keep their copies: every node has one.
+                Ok(()) => bounded(running.local.cluster.set_voters(voters, true)).await,
+                Err(why) => Err(why),
+            })
+        }
+        Question::SettleVoters { version } => crate::voters::settle_here(running, *version).await,
+        Question::HearOfWithdrawals { floors } => crate::voters::hear_here(running, floors).await,
         Question::SetVoters { group, voters, since } => Reply::Order(match led_here(running, GroupId(*group), *since) {
             Ok(group) => bounded(group.set_voters(voters.iter().copied().map(NodeId).collect(), false)).await,
             Err(why) => Err(why),
@@ -367,14 +387,18 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
 /// A group that this node leads, with the members that the asker has seen: what was decided on older ones is not carried out.
 fn led_here(running: &Running, group: GroupId, since: u64) -> Result<Group<UsersMachine>, String> {
     let shard = running.local.shard(group).ok_or_else(|| format!("group {group} has no copy here"))?;
-    let metrics = shard.group.metrics();
+    led_in(&shard.group, since).map(|()| shard.group.clone())
+}
+
+fn led_in<M: Machine>(group: &Group<M>, since: u64) -> Result<(), String> {
+    let metrics = group.metrics();
     if metrics.role != Role::Leader {
-        return Err(format!("group {group} is led elsewhere"));
+        return Err(format!("group {} is led elsewhere", group.id()));
     }
     if metrics.members_since != Some(since) {
-        return Err(format!("the members of group {group} have changed"));
+        return Err(format!("the members of group {} have changed", group.id()));
     }
-    Ok(shard.group.clone())
+    Ok(())
 }
 
 /// Waits for a change of members for a while. One that takes longer goes on by itself, or is made again.

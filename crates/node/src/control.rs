@@ -5,6 +5,7 @@
 use crate::ask::{Facts, Question, Reply, ask};
 use crate::identity::Document;
 use crate::running::Running;
+use crate::voters;
 use parliament_cluster_state::{self as state, Command, Copies, NodeState};
 use parliament_ids::{GroupId, NodeId};
 use parliament_mail_service::boot_ms;
@@ -56,7 +57,9 @@ fn row_of(copies: &Copies) -> Row {
 /// All that a look rests on.
 struct Sight {
     document: Document,
+    /// Of groups of users.
     copies: Vec<Copies>,
+    group_0: Copies,
     seats: Vec<Seat>,
     lost: BTreeSet<NodeId>,
 }
@@ -65,7 +68,9 @@ fn sight(running: &Running) -> Result<Option<Sight>, String> {
     let tables = running.local.cluster_tables();
     let fault = |fault: parliament_mailbox_state::TableFault| fault.to_string();
     let Some(document) = Document::of(tables, &running.document()).map_err(fault)? else { return Ok(None) };
-    let copies = state::copies(tables).map_err(fault)?.into_iter().filter(|row| row.group != GroupId::CLUSTER).collect();
+    let (group_0, copies): (Vec<Copies>, Vec<Copies>) =
+        state::copies(tables).map_err(fault)?.into_iter().partition(|row| row.group == GroupId::CLUSTER);
+    let Some(group_0) = group_0.into_iter().next() else { return Ok(None) };
     let up = |id: NodeId| id == running.local.me || running.local.pool.get(id).is_some_and(|peer| peer.is_connected());
     let seat = |member: &crate::identity::Member| Seat {
         id: NodeId(member.id),
@@ -75,12 +80,13 @@ fn sight(running: &Running) -> Result<Option<Sight>, String> {
     };
     let lost = document.members.iter().filter(|member| member.state == NodeState::Lost).map(|member| NodeId(member.id)).collect();
     let seats = document.members.iter().map(seat).collect();
-    Ok(Some(Sight { document, copies, seats, lost }))
+    Ok(Some(Sight { document, copies, group_0, seats, lost }))
 }
 
 async fn look(running: &Arc<Running>, calm: &mut Option<u64>) -> Result<(), String> {
     let Some(sight) = sight(running)? else { return Ok(()) };
     members_of_group_0(running, &sight.document).await;
+    voters_of_group_0(running, &sight).await;
     let moving: Vec<&Copies> = sight.copies.iter().filter(|row| !row.learners.is_empty() || !row.leaving.is_empty()).collect();
     if !moving.is_empty() {
         let facts = ask_everybody(running, &sight).await;
@@ -117,6 +123,22 @@ async fn members_of_group_0(running: &Running, document: &Document) {
     }
 }
 
+/// Its voters follow the nodes as copies of other groups do, one voter at a time.
+async fn voters_of_group_0(running: &Arc<Running>, sight: &Sight) {
+    let row = row_of(&sight.group_0);
+    if !row.learners.is_empty() || !row.leaving.is_empty() {
+        let facts = ask_everybody(running, sight).await;
+        go_on(running, sight, &sight.group_0, &facts).await;
+        return;
+    }
+    let taking = sight.seats.iter().filter(|seat| seat.takes).count();
+    for mut change in plan(&sight.seats, &[row], voters::wanted(taking), 1) {
+        let (Change::Add(_, nodes) | Change::Drop(_, nodes)) = &mut change;
+        nodes.truncate(1);
+        begin(running, sight, change).await;
+    }
+}
+
 async fn ask_everybody(running: &Arc<Running>, sight: &Sight) -> BTreeMap<NodeId, Facts> {
     let up: Vec<NodeId> = sight.seats.iter().filter(|seat| seat.up).map(|seat| seat.id).collect();
     let asking = up.into_iter().map(|node| async move {
@@ -145,6 +167,10 @@ fn led(group: GroupId, facts: &BTreeMap<NodeId, Facts>) -> Option<Led> {
 fn word(group: GroupId, facts: &Facts) -> Option<Word> {
     let row = facts.groups.get(&group.0)?;
     let open = row.stopped.is_none();
+    if group == GroupId::CLUSTER {
+        // It has no bodies and no leases.
+        return Some(Word { open, complete: row.complete, missing: 0, holds: Some(0) });
+    }
     Some(Word { open, complete: row.complete, missing: facts.missing_bodies, holds: row.holds })
 }
 
@@ -171,6 +197,12 @@ async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &B
             let (address, zone) = (member.address.clone(), member.zone.clone());
             order(Question::AddLearner { group: group.0, node: node.0, address, zone, since }).await;
         }
+        // Every node keeps a copy of group 0; this one is only not to vote.
+        CopyStep::RemoveLearner(node) if group == GroupId::CLUSTER => {
+            let mut row = row_of(copies);
+            row.learners.retain(|learner| *learner != node);
+            record(running, copies, row).await;
+        }
         CopyStep::RemoveLearner(node) => order(Question::RemoveLearner { group: group.0, node: node.0, since }).await,
         CopyStep::SetVoters(voters) => {
             let voters = voters.into_iter().map(|id| id.0).collect();
@@ -184,7 +216,14 @@ async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &B
     }
 }
 
-async fn record(running: &Running, copies: &Copies, row: Row) {
+async fn record(running: &Arc<Running>, copies: &Copies, row: Row) {
+    if row.group == GroupId::CLUSTER
+        && row.voters != copies.voters
+        && let Err(why) = voters::settle(running, copies).await
+    {
+        tracing::warn!(why, "the voters of group 0 stay");
+        return;
+    }
     let Row { group, voters, learners, leaving } = row;
     let row = Copies { group, version: copies.version + 1, voters, learners, leaving };
     let told = running.local.propose_cluster(&Command::SetPlacement { row: row.clone() }, boot_ms() + PROPOSE_MS).await;
@@ -194,9 +233,9 @@ async fn record(running: &Running, copies: &Copies, row: Row) {
     }
 }
 
-async fn begin(running: &Running, sight: &Sight, change: Change) {
+async fn begin(running: &Arc<Running>, sight: &Sight, change: Change) {
     let (Change::Add(group, _) | Change::Drop(group, _)) = &change;
-    let Some(copies) = sight.copies.iter().find(|row| row.group == *group) else { return };
+    let Some(copies) = sight.copies.iter().chain([&sight.group_0]).find(|row| row.group == *group) else { return };
     let mut row = row_of(copies);
     match change {
         Change::Add(_, nodes) => row.learners = nodes,
@@ -207,9 +246,8 @@ async fn begin(running: &Running, sight: &Sight, change: Change) {
 
 /// A node that was given up for dead is removed once nothing is left of it.
 async fn bury(running: &Running, sight: &Sight) {
-    let group_0 = sight.document.voters(GroupId::CLUSTER);
-    for node in sight.lost.iter().filter(|node| !group_0.contains(node)) {
-        if sight.copies.iter().all(|row| row.holders().all(|holder| holder != *node)) {
+    for node in &sight.lost {
+        if sight.copies.iter().chain([&sight.group_0]).all(|row| row.holders().all(|holder| holder != *node)) {
             let done = running.local.propose_cluster(&Command::RemoveNode { node: *node }, boot_ms() + PROPOSE_MS).await;
             tracing::info!(%node, ?done, "a lost node is removed");
         }

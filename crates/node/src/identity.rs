@@ -3,9 +3,10 @@
 use parliament_cluster_state as state;
 use parliament_cluster_state::NodeState;
 use parliament_groups::NodeInfo;
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{GroupId, NodeId, VotersVersion};
 use parliament_mail_service::{Layout, Place};
 use parliament_mailbox_state::{TableFault, Tables};
+use parliament_routing::VoterList;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -52,6 +53,9 @@ pub(crate) struct Document {
     /// Nodes that were removed; nobody speaks to them.
     #[serde(default)]
     pub(crate) removed: Vec<u64>,
+    /// Version of group 0's row.
+    #[serde(default)]
+    pub(crate) voters_version: u64,
 }
 
 fn row(rows: &[Vec<u64>], group: GroupId) -> Vec<NodeId> {
@@ -98,6 +102,9 @@ impl Document {
         for copies in state::copies(tables)? {
             let at = copies.group.0 as usize;
             let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(|id| id.0).collect();
+            if copies.group == GroupId::CLUSTER {
+                document.voters_version = copies.version;
+            }
             if at < groups {
                 document.placement[at] = ids(copies.voters);
                 document.learners[at] = ids(copies.learners);
@@ -109,6 +116,10 @@ impl Document {
 
     pub(crate) fn voters(&self, group: GroupId) -> Vec<NodeId> {
         row(&self.placement, group)
+    }
+    /// The nodes whose promises count.
+    pub(crate) fn voter_list(&self) -> VoterList {
+        VoterList { version: VotersVersion(self.voters_version), nodes: self.voters(GroupId::CLUSTER) }
     }
     pub(crate) fn learners(&self, group: GroupId) -> Vec<NodeId> {
         row(&self.learners, group)
@@ -317,6 +328,7 @@ mod tests {
             learners: Vec::new(),
             leaving: Vec::new(),
             removed: Vec::new(),
+            voters_version: 0,
         };
         let mut tables = MemoryTables::new();
         let mut run = |command: state::Command| {
@@ -379,6 +391,7 @@ mod tests {
             learners: Vec::new(),
             leaving: Vec::new(),
             removed: Vec::new(),
+            voters_version: 0,
         };
         document.check().unwrap();
         // As programs before membership wrote it.

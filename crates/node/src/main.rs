@@ -21,6 +21,7 @@ mod running;
 mod server;
 mod tasks;
 mod tls;
+mod voters;
 
 use async_trait::async_trait;
 use parliament_ctl::{AdminClient, AdminError, Target, Wiring, code, exit};

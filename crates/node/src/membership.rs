@@ -151,7 +151,8 @@ pub(crate) async fn give_away(running: Arc<Running>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !running.is_draining() {
         interval.tick().await;
-        if running.document().state(running.local.me) != NodeState::Active {
+        let document = running.document();
+        if document.state(running.local.me) != NodeState::Active || document.leaving(GroupId::CLUSTER).contains(&running.local.me) {
             running.give_up_leadership(GroupId::CLUSTER).await;
         }
         let mut boots: BTreeMap<NodeId, Boot> = BTreeMap::new();

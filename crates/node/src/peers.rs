@@ -5,7 +5,7 @@ use crate::node::Node;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parliament_groups::CallKind;
-use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId, VotersVersion};
 use parliament_rpc::{Appends, Method, PeerHandler, v1};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,16 +107,16 @@ impl PeerHandler for Peers {
         running.groups.inbound().handle_call(from, group, kind, payload).await.map_err(|refusal| refusal.to_string())
     }
 
-    async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply {
+    async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::SupportReply {
         match self.0.running() {
-            Some(running) => running.local.support.on_support(node, boot),
+            Some(running) => running.local.support.on_support(node, boot, list),
             None => v1::SupportReply { granted: false, withdrawn: false },
         }
     }
 
-    async fn withdraw(&self, node: NodeId, boot: Boot) -> v1::WithdrawReply {
+    async fn withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::WithdrawReply {
         match self.0.running() {
-            Some(running) => running.local.support.on_withdraw(node, boot).await,
+            Some(running) => running.local.support.on_withdraw(node, boot, list).await,
             None => v1::WithdrawReply { withdrawn: false, remaining_ms: 100 },
         }
     }

@@ -78,8 +78,7 @@ impl Running {
             pool.set(NodeId(member.id), &member.address);
         }
         let nodes: Vec<NodeId> = document.members.iter().map(|member| NodeId(member.id)).collect();
-        let voters = document.voters(GroupId::CLUSTER);
-        let support = Support::new(me, node.boot, &nodes, voters, pool.clone(), node.journal.clone());
+        let support = Support::new(me, node.boot, &nodes, document.voter_list(), pool.clone(), node.journal.clone());
         let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
         let hub = Arc::new(WatchHub::default());
         let opener = Opener { node, groups: &groups, groups_in_all: document.groups };
@@ -156,6 +155,7 @@ impl Running {
     /// Takes what group 0 says anew: peers come and go, and requests are routed by it from now on.
     pub(crate) fn adopt(&self, document: Document) {
         self.local.set_layout(document.layout());
+        self.local.support.set_list(document.voter_list());
         self.local.support.set_members(document.members.iter().map(|member| NodeId(member.id)));
         for member in document.members.iter().filter(|member| member.id != self.local.me.0) {
             self.local.pool.set(NodeId(member.id), &member.address);
@@ -210,8 +210,12 @@ impl Running {
     }
     /// Waits for all that is committed, then looks for every body that the tables name.
     async fn look_through(self: &Arc<Self>, group: GroupId) -> Option<u64> {
-        let shard = self.local.shard(group)?;
         self.local.read_barrier(group).await.ok()?;
+        if group == GroupId::CLUSTER {
+            // It names no bodies, and its entries were durable before they were applied.
+            return *self.local.cluster.watch_applied().borrow();
+        }
+        let shard = self.local.shard(group)?;
         let upto = (*shard.group.watch_applied().borrow())?;
         let running = self.clone();
         let missing = tokio::task::spawn_blocking(move || crate::tasks::fill_in_bodies(&running, group)).await.ok()??;

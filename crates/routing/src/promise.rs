@@ -4,15 +4,40 @@
 //! withdraws when its promise has run out, and journals "never again for this boot" before it says so. Two majorities share a
 //! voter, so a boot that is still supported cannot be taken over, whatever the clocks' offsets; only their rates must agree
 //! within 10 %.
+//!
+//! The list of voters changes by one node at a time, so that majorities of a list and of the next share a voter, too. Before a list gets
+//! a next one it is *settled*: a majority of it answers no request that rests on an older list ([`Promises::settle`]), a majority has
+//! heard of all withdrawals that such a majority knows of ([`Promises::hear_of`]), and what was promised by older lists has run out. So
+//! lists that are in use at one time are the same or neighbours, and a withdrawal by a majority of any earlier list is known to a voter
+//! of every later majority.
 
 use parliament_ids::limits::{SUPPORT_MS, SUPPORT_TRUST_PERCENT};
-use parliament_ids::{Boot, NodeId};
+use parliament_ids::{Boot, NodeId, VotersVersion};
 use std::collections::BTreeMap;
+
+/// The nodes whose promises count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VoterList {
+    /// Which list it is.
+    pub version: VotersVersion,
+    /// The voters of group 0.
+    pub nodes: Vec<NodeId>,
+}
+
+impl VoterList {
+    /// True when so many of the voters are more than half of them.
+    #[must_use]
+    pub fn is_majority(&self, count: usize) -> bool {
+        count * 2 > self.nodes.len()
+    }
+}
 
 /// A voter's book of promises.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Promises {
     started_ms: u64,
+    /// Requests by older lists of voters are not answered. Journaled by the owner of this book.
+    oldest_list: VotersVersion,
     rows: BTreeMap<NodeId, Row>,
 }
 
@@ -34,6 +59,8 @@ pub enum Granted {
     Yes,
     /// This boot is never supported again: the node must begin a new one.
     Never,
+    /// The request rests on an old list of voters.
+    Outdated,
 }
 
 /// The answer to a request to withdraw.
@@ -46,20 +73,22 @@ pub enum Withdrawn {
     },
     /// A promise may still run for this long, ms.
     NotYet(u64),
+    /// The request rests on an old list of voters.
+    Outdated,
 }
 
 impl Promises {
     /// A book at the start of a process: what the process before it promised is unknown, so it withdraws nothing for
-    /// [`SUPPORT_MS`]. `floors` are the journaled withdrawals.
+    /// [`SUPPORT_MS`]. `floors` are the journaled withdrawals, `oldest_list` the journaled word of [`Promises::settle`].
     #[must_use]
-    pub fn new(now_ms: u64, floors: impl IntoIterator<Item = (NodeId, Boot)>) -> Self {
+    pub fn new(now_ms: u64, floors: impl IntoIterator<Item = (NodeId, Boot)>, oldest_list: VotersVersion) -> Self {
         let rows =
             floors.into_iter().map(|(node, boot)| (node, Row { boot, expires_ms: 0, heard_until_ms: 0, floor: Some(boot) })).collect();
-        Self { started_ms: now_ms, rows }
+        Self { started_ms: now_ms, oldest_list, rows }
     }
 
-    /// A node asks for support of a boot.
-    pub fn support(&mut self, node: NodeId, boot: Boot, now_ms: u64) -> Granted {
+    /// A node asks for support of a boot, by the list of voters that it knows.
+    pub fn support(&mut self, node: NodeId, boot: Boot, list: VotersVersion, now_ms: u64) -> Granted {
         let row = self.rows.entry(node).or_default();
         if boot >= row.boot {
             // Also one whose boot this voter withdrew while it was cut off: others may support it all the same.
@@ -68,27 +97,68 @@ impl Promises {
         if row.floor.is_some_and(|floor| boot <= floor) || boot < row.boot {
             return Granted::Never;
         }
+        if list < self.oldest_list {
+            return Granted::Outdated;
+        }
         row.boot = boot;
         row.expires_ms = now_ms + SUPPORT_MS;
         Granted::Yes
     }
 
-    /// A node that wants to take over asks to withdraw support from a boot.
-    pub fn withdraw(&mut self, node: NodeId, boot: Boot, now_ms: u64) -> Withdrawn {
-        let row = self.rows.entry(node).or_default();
-        if row.floor.is_some_and(|floor| boot <= floor) {
-            return Withdrawn::Yes { journal: false };
+    /// A node that wants to take over asks to withdraw support from a boot, by the list of voters that it knows.
+    pub fn withdraw(&mut self, node: NodeId, boot: Boot, list: VotersVersion, now_ms: u64) -> Withdrawn {
+        if !self.answers(list) {
+            return Withdrawn::Outdated;
         }
+        let row = self.rows.entry(node).or_default();
         // A greater boot has asked: the process of this one has ended and its promises bind nobody.
         let ended = boot < row.boot;
         let silent_until = self.started_ms + SUPPORT_MS;
         let until = if row.boot == boot { row.expires_ms.max(silent_until) } else { silent_until };
+        // Also where the floor is above it: that may be another voter's withdrawal, and this one's promise still binds.
         if !ended && now_ms < until {
             return Withdrawn::NotYet(until - now_ms);
+        }
+        if row.floor.is_some_and(|floor| boot <= floor) {
+            return Withdrawn::Yes { journal: false };
         }
         row.floor = Some(boot);
         row.boot = row.boot.max(boot);
         Withdrawn::Yes { journal: true }
+    }
+
+    /// From now on no request by an older list is answered. Journal it before it is told, and tell [`Promises::floors`] with it.
+    pub fn settle(&mut self, list: VotersVersion) {
+        self.oldest_list = self.oldest_list.max(list);
+    }
+
+    /// True while requests by this list are answered.
+    #[must_use]
+    pub fn answers(&self, list: VotersVersion) -> bool {
+        list >= self.oldest_list
+    }
+
+    /// The oldest list whose requests are answered.
+    #[must_use]
+    pub fn oldest_list(&self) -> VotersVersion {
+        self.oldest_list
+    }
+
+    /// All that was withdrawn here or heard of.
+    #[must_use]
+    pub fn floors(&self) -> BTreeMap<NodeId, Boot> {
+        self.rows.iter().filter_map(|(node, row)| row.floor.map(|floor| (*node, floor))).collect()
+    }
+
+    /// Other voters have withdrawn their support from a boot: nothing more is promised to it here. What was promised still holds.
+    /// True when that is news, which must be journaled.
+    pub fn hear_of(&mut self, node: NodeId, boot: Boot) -> bool {
+        let row = self.rows.entry(node).or_default();
+        let news = row.floor.is_none_or(|floor| floor < boot);
+        if news {
+            row.floor = Some(boot);
+        }
+        news
     }
 
     /// The greatest boot of a node that asked for support or was withdrawn.
@@ -118,6 +188,12 @@ impl OwnSupport {
     #[must_use]
     pub fn new(boot: Boot, voters: impl IntoIterator<Item = NodeId>) -> Self {
         Self { boot, trusted_ms: voters.into_iter().map(|v| (v, 0)).collect(), withdrawn: false }
+    }
+    /// From now on these voters count. A promise binds the voter that made it, whatever list it was asked by, so those of voters that
+    /// stay go on.
+    pub fn set_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) {
+        let known = std::mem::take(&mut self.trusted_ms);
+        self.trusted_ms = voters.into_iter().map(|v| (v, known.get(&v).copied().unwrap_or(0))).collect();
     }
     /// The boot that support is asked for.
     #[must_use]
@@ -156,115 +232,8 @@ impl OwnSupport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: NodeId = NodeId(1);
-    const LATE: u64 = 10_000;
-
-    #[test]
-    fn a_promise_holds_off_a_withdrawal_until_it_has_run_out() {
-        let mut book = Promises::new(0, []);
-        assert_eq!(book.support(A, Boot(1), LATE), Granted::Yes);
-        assert_eq!(book.withdraw(A, Boot(1), LATE + SUPPORT_MS - 1), Withdrawn::NotYet(1));
-        assert_eq!(book.withdraw(A, Boot(1), LATE + SUPPORT_MS), Withdrawn::Yes { journal: true });
-        assert_eq!(book.withdraw(A, Boot(1), LATE + SUPPORT_MS), Withdrawn::Yes { journal: false });
-        assert_eq!(book.support(A, Boot(1), LATE + SUPPORT_MS), Granted::Never);
-        assert_eq!(book.support(A, Boot(2), LATE + SUPPORT_MS), Granted::Yes);
-    }
-
-    #[test]
-    fn a_restarted_voter_withdraws_nothing_until_old_promises_are_over() {
-        let mut book = Promises::new(LATE, []);
-        assert_eq!(book.withdraw(A, Boot(1), LATE + 1), Withdrawn::NotYet(SUPPORT_MS - 1));
-        assert_eq!(book.withdraw(A, Boot(1), LATE + SUPPORT_MS), Withdrawn::Yes { journal: true });
-    }
-
-    /// A voter that was cut off and withdrew everybody must not take them for dead when it is back.
-    #[test]
-    fn a_node_that_asks_counts_as_alive_even_if_its_boot_was_withdrawn_here() {
-        let mut book = Promises::new(0, []);
-        assert_eq!(book.withdraw(A, Boot(1), LATE), Withdrawn::Yes { journal: true });
-        assert!(!book.is_live(A, LATE));
-        assert_eq!(book.support(A, Boot(1), LATE + 1), Granted::Never);
-        assert!(book.is_live(A, LATE + 2) && !book.is_live(A, LATE + 1 + SUPPORT_MS));
-        assert_eq!(book.support(A, Boot(2), LATE + 1), Granted::Yes);
-        assert_eq!(book.support(A, Boot(1), LATE + 9_000), Granted::Never);
-        assert!(!book.is_live(A, LATE + 9_000), "an earlier boot's word is no sign of life");
-    }
-
-    #[test]
-    fn a_restarted_voter_remembers_its_withdrawals() {
-        let mut book = Promises::new(LATE, [(A, Boot(4))]);
-        assert_eq!(book.support(A, Boot(4), LATE), Granted::Never);
-        assert_eq!(book.support(A, Boot(5), LATE), Granted::Yes);
-        assert_eq!(book.boot_of(A), Some(Boot(5)));
-    }
-
-    #[test]
-    fn a_new_boot_ends_the_old_one_at_once() {
-        let mut book = Promises::new(0, []);
-        book.support(A, Boot(1), LATE);
-        book.support(A, Boot(2), LATE + 1);
-        assert_eq!(book.withdraw(A, Boot(1), LATE + 2), Withdrawn::Yes { journal: true });
-        assert_eq!(book.support(A, Boot(1), LATE + 3), Granted::Never);
-        assert_eq!(book.withdraw(A, Boot(2), LATE + 3), Withdrawn::NotYet(SUPPORT_MS - 2));
-    }
-
-    #[test]
-    fn own_support_needs_a_majority_and_counts_from_before_sending() {
-        let mut own = OwnSupport::new(Boot(3), [NodeId(1), NodeId(2), NodeId(3)]);
-        assert_eq!(own.trusted_until_ms(), 0);
-        own.granted(NodeId(1), Boot(3), 1000);
-        own.granted(NodeId(9), Boot(3), 9000);
-        own.granted(NodeId(2), Boot(2), 9000);
-        assert_eq!(own.trusted_until_ms(), 0, "one of three, a stranger and an old boot are no majority");
-        own.granted(NodeId(2), Boot(3), 1200);
-        assert_eq!(own.trusted_until_ms(), 1000 + SUPPORT_MS * 9 / 10);
-        own.granted(NodeId(3), Boot(3), 1300);
-        own.refused(NodeId(1), Boot(3));
-        let until = 1200 + SUPPORT_MS * 9 / 10;
-        assert_eq!(own.trusted_until_ms(), until, "two of three still promise");
-        assert!(!own.is_withdrawn(until - 1) && own.is_withdrawn(until));
-        own.refused(NodeId(2), Boot(3));
-        assert_eq!(own.trusted_until_ms(), 0);
-        assert!(own.is_withdrawn(0));
-    }
-
-    #[test]
-    fn a_single_voter_is_its_own_majority() {
-        let mut own = OwnSupport::new(Boot(1), [A]);
-        own.granted(A, Boot(1), 50);
-        assert_eq!(own.trusted_until_ms(), 50 + SUPPORT_MS * 9 / 10);
-    }
-
-    /// No history of grants and withdrawals lets a boot be trusted at a time after a majority has withdrawn it.
-    #[test]
-    fn never_trusted_and_taken_over_at_once() {
-        let mut seed = 5_u64;
-        let mut draw = |n: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % n
-        };
-        for _ in 0..2_000 {
-            let mut books: Vec<Promises> = (0..3).map(|_| Promises::new(0, [])).collect();
-            let mut own = OwnSupport::new(Boot(1), (1..=3).map(NodeId));
-            let (mut now, mut taken) = (SUPPORT_MS, [false; 3]);
-            for _ in 0..60 {
-                let sent = now;
-                now += draw(250);
-                let voter = draw(3) as usize;
-                let id = NodeId(voter as u64 + 1);
-                let what = draw(4);
-                // The grant is computed now, and its answer may be heard later than anything else.
-                if what == 0 && books[voter].support(A, Boot(1), now) == Granted::Yes {
-                    own.granted(id, Boot(1), sent);
-                } else if what == 1 {
-                    taken[voter] |= matches!(books[voter].withdraw(A, Boot(1), now), Withdrawn::Yes { .. });
-                }
-                let majority_gone = taken.iter().filter(|t| **t).count() >= 2;
-                assert!(!(majority_gone && now < own.trusted_until_ms()));
-            }
-        }
-    }
-}
+#[path = "lists_tests.rs"]
+mod lists_tests;
+#[cfg(test)]
+#[path = "promise_tests.rs"]
+mod tests;

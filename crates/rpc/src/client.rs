@@ -4,7 +4,7 @@ use crate::link::{AppendStream, Link, hello};
 use crate::stream::PeerTls;
 use crate::{LinkError, Method, grpc, v1};
 use bytes::Bytes;
-use parliament_ids::{BodyHash, Boot, GroupId, NodeId, limits};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId, VotersVersion, limits};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -80,20 +80,20 @@ impl Peer {
         let message = v1::RaftRequest { group: group.0, kind, payload, sender: Some(self.sender.clone()) };
         within(timeout, self.control.clone().raft(timed(message, timeout))).await.map(|reply| reply.payload)
     }
-    /// Asks for support.
+    /// Asks for support, by a list of voters.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn support(&self, node: NodeId, boot: Boot, timeout: Duration) -> Result<v1::SupportReply, LinkError> {
-        let message = v1::SupportRequest { node: node.0, boot: boot.0 };
+    pub async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion, timeout: Duration) -> Result<v1::SupportReply, LinkError> {
+        let message = v1::SupportRequest { node: node.0, boot: boot.0, list: list.0 };
         within(timeout, self.control.clone().support(timed(message, timeout))).await
     }
     /// Asks to withdraw support from another node's boot.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn withdraw(&self, node: NodeId, boot: Boot) -> Result<v1::WithdrawReply, LinkError> {
-        let message = v1::WithdrawRequest { node: node.0, boot: boot.0 };
+    pub async fn withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> Result<v1::WithdrawReply, LinkError> {
+        let message = v1::WithdrawRequest { node: node.0, boot: boot.0, list: list.0 };
         within(CONTROL_TIMEOUT, self.control.clone().withdraw(timed(message, CONTROL_TIMEOUT))).await
     }
     /// Sends a snapshot file.

@@ -5,7 +5,7 @@ use crate::stream::{PeerStream, PeerTls, Rank};
 use crate::{LinkError, v1};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use parliament_ids::{BodyHash, Boot, GroupId, NodeId, limits};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId, VotersVersion, limits};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,11 +122,11 @@ impl v1::control_server::Control for Peers {
     }
     async fn support(&self, request: Request<v1::SupportRequest>) -> Result<Response<v1::SupportReply>, Status> {
         let request = request.into_inner();
-        Ok(Response::new(self.0.support(NodeId(request.node), Boot(request.boot)).await))
+        Ok(Response::new(self.0.support(NodeId(request.node), Boot(request.boot), VotersVersion(request.list)).await))
     }
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawReply>, Status> {
         let request = request.into_inner();
-        Ok(Response::new(self.0.withdraw(NodeId(request.node), Boot(request.boot)).await))
+        Ok(Response::new(self.0.withdraw(NodeId(request.node), Boot(request.boot), VotersVersion(request.list)).await))
     }
 }
 

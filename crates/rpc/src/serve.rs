@@ -6,7 +6,7 @@ use crate::stream::{PeerStream, PeerTls, Prefixed, Rank};
 use crate::{LinkError, Method, grpc, v1};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId, VotersVersion};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -47,9 +47,9 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// Votes and leader transfers of a peer that was admitted; see the sender for kinds.
     async fn raft(&self, from: NodeId, group: GroupId, kind: u32, payload: Bytes) -> Result<Bytes, String>;
     /// A promise of support.
-    async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply;
+    async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::SupportReply;
     /// A withdrawal of support.
-    async fn withdraw(&self, node: NodeId, boot: Boot) -> v1::WithdrawReply;
+    async fn withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::WithdrawReply;
     /// A whole snapshot file has arrived at `path`; it belongs to the handler now.
     async fn snapshot(&self, group: GroupId, head: Bytes, path: PathBuf) -> Result<Bytes, String>;
     /// The folder into which a group's snapshots are received.

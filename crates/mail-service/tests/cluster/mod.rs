@@ -9,11 +9,12 @@ use parliament_bodies::BodyStore;
 use parliament_cluster_state as cluster_state;
 use parliament_groups::{AppendStream, CallKind, FrameSink, Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo};
 use parliament_groups::{LinkError, PeerLink, Peers, Ports};
-use parliament_ids::{AccountId, BodyHash, Boot, GroupId, NodeId};
+use parliament_ids::{AccountId, BodyHash, Boot, GroupId, NodeId, VotersVersion};
 use parliament_journal::{Journal, Options};
 use parliament_mail_service::{
     BodyExchange, ClusterMachine, Gate, Layout, Local, Place, Router, Shard, Support, UsersMachine, WatchHub, boot_ms, next_boot,
 };
+use parliament_routing::VoterList;
 use parliament_rpc::{AdminHandler, Appends, Method, PeerHandler, PeerPool, Server, v1};
 use parliament_tables::{GroupTables, TableOptions};
 use std::collections::{BTreeMap, HashMap};
@@ -215,7 +216,8 @@ impl Node {
         let pool = Arc::new(PeerPool::new(groups.runtime().clone(), CLUSTER, me, boot, None));
         ways.iter().for_each(|(node, address)| drop(pool.set(*node, address)));
         let _ = pools.set(pool.clone());
-        let support = Support::new(me, boot, &NODES, NODES.to_vec(), pool.clone(), journal.clone());
+        let support =
+            Support::new(me, boot, &NODES, VoterList { version: VotersVersion(0), nodes: NODES.to_vec() }, pool.clone(), journal.clone());
         let bodies = BodyExchange::new(store, pool.clone(), tokio::runtime::Handle::current());
         let hub = Arc::new(WatchHub::default());
         let cluster = group(&groups, &journal, &dir, GroupId::CLUSTER, Arc::new(ClusterMachine), Arc::new(NoBodies)).await;
@@ -321,11 +323,11 @@ impl PeerHandler for Handler {
         let kind = u8::try_from(kind).ok().and_then(CallKind::from_u8).ok_or("kind")?;
         self.groups.inbound().handle_call(from, group, kind, payload).await.map_err(|refusal| refusal.to_string())
     }
-    async fn support(&self, node: NodeId, boot: Boot) -> v1::SupportReply {
-        self.local.support.on_support(node, boot)
+    async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::SupportReply {
+        self.local.support.on_support(node, boot, list)
     }
-    async fn withdraw(&self, node: NodeId, boot: Boot) -> v1::WithdrawReply {
-        self.local.support.on_withdraw(node, boot).await
+    async fn withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::WithdrawReply {
+        self.local.support.on_withdraw(node, boot, list).await
     }
     async fn snapshot(&self, group: GroupId, head: Bytes, path: PathBuf) -> Result<Bytes, String> {
         self.groups.inbound().handle_snapshot(group, head, path).await.map_err(|refusal| refusal.to_string())

@@ -25,7 +25,7 @@ fn node_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<
                 _ if member.state == NodeState::Lost => api::NodeState::Lost,
                 None => api::NodeState::Down,
                 Some(facts) if member.state == NodeState::Draining => {
-                    let left = (1..=document.groups).any(|group| document.holds(GroupId(group), id));
+                    let left = (0..=document.groups).any(|group| document.holds(GroupId(group), id));
                     let gone = !left && facts.users_held == 0 && facts.groups.values().all(|group| !group.leads);
                     if gone { api::NodeState::Drained } else { api::NodeState::Draining }
                 }

@@ -45,6 +45,7 @@ pub(super) async fn init(node: &Arc<Node>, request: &api::ClusterInit) -> Outcom
         learners: Vec::new(),
         leaving: Vec::new(),
         removed: Vec::new(),
+        voters_version: 0,
     };
     document_.check().map_err(bug)?;
     if !request.dry_run {

@@ -5,6 +5,7 @@ use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, document, unserved};
 use crate::ask::{Question, Reply, ask_all};
 use crate::identity::Document;
 use crate::join::Token;
+use crate::voters;
 use parliament_cluster_state::{Command, NodeState, Refused};
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{GroupId, NodeId};
@@ -70,12 +71,15 @@ impl View {
             leaving: self.document.leaving(group),
         };
         let rows: Vec<Row> = self.groups().map(row).collect();
+        let taking = seats.iter().filter(|seat| seat.takes).count();
+        let group_0 = [row(GroupId::CLUSTER)];
         let names = |nodes: &[NodeId]| {
             let sorted: BTreeSet<NodeId> = nodes.iter().copied().collect();
             sorted.into_iter().map(|node| self.document.name_of(node)).collect::<Vec<_>>()
         };
         let then = foresee(&seats, &rows, usize::from(self.document.replication));
-        let moves = rows.iter().zip(&then).map(|(now, then)| api::GroupMove {
+        let then_0 = foresee(&seats, &group_0, voters::wanted(taking));
+        let moves = group_0.iter().zip(&then_0).chain(rows.iter().zip(&then)).map(|(now, then)| api::GroupMove {
             group: now.group.0,
             from: names(&now.voters),
             to: names(&then.voters),
@@ -175,13 +179,13 @@ async fn drain_of(asked: &Asked, view: &View, node: NodeId, dry_run: bool) -> Ou
     let (name, moves) = (view.document.name_of(node), view.moves(node));
     let mut warnings = Vec::new();
     let votes = view.groups().filter(|group| view.document.voters(*group).contains(&node)).count();
-    let given = moves.iter().filter(|row| row.from.contains(&name) && !row.to.contains(&name)).count();
+    let given = moves.iter().filter(|row| row.group != 0 && row.from.contains(&name) && !row.to.contains(&name)).count();
     let keeps = votes.saturating_sub(given);
     if keeps > 0 {
         warnings.push(format!("copies of {keeps} groups stay on {name}: no other node has room for them"));
     }
-    if view.votes_in_group_0(node) {
-        warnings.push(format!("{name} keeps its vote in group 0"));
+    if view.votes_in_group_0(node) && !moves.iter().any(|row| row.group == 0 && !row.to.contains(&name)) {
+        warnings.push(format!("{name} keeps its vote in group 0: no other node can take it"));
     }
     if dry_run {
         return told(format!("drain {name}: its users, leaderships and copies go to others"), moves, warnings);
@@ -212,15 +216,15 @@ pub(super) async fn remove(asked: &Asked, request: &api::NodeChange) -> Outcome 
 
 async fn remove_drained(asked: &Asked, view: &View, node: NodeId, dry_run: bool) -> Outcome {
     let name = view.document.name_of(node);
-    if view.votes_in_group_0(node) {
-        let message = format!("{name} votes in group 0, and the voters of group 0 cannot change yet");
-        return Err(AdminError::new("PC244", exit::USAGE, message)
-            .with_hint("drained, it holds no user and no copy besides; keep it running. Nothing was changed."));
-    }
     if view.document.state(node) != NodeState::Draining {
         return Err(not_drained(&name));
     }
     let held = view.groups().filter(|group| view.document.holds(*group, node)).count();
+    if held == 0 && view.votes_in_group_0(node) {
+        let message = format!("{name} still votes in group 0");
+        return Err(AdminError::new("PC244", exit::TRY_AGAIN, message)
+            .with_hint("another node takes its vote within seconds; where none can, add one first with `parliament node invite`"));
+    }
     if held > 0 {
         let message = format!("{name} still holds copies of {held} of {} groups", view.document.groups);
         return Err(AdminError::new("PC243", exit::TRY_AGAIN, message)
@@ -240,10 +244,10 @@ async fn give_up(asked: &Asked, view: &View, node: NodeId, dry_run: bool) -> Out
     }
     view.others_can_do_without(node)?;
     let mut warnings = Vec::new();
-    if view.votes_in_group_0(node) {
-        warnings.push(format!("the vote of {name} in group 0 cannot move yet: it stays in the list, and group 0 survives one loss less"));
-    }
     let moves = view.moves(node);
+    if view.votes_in_group_0(node) && !moves.iter().any(|row| row.group == 0 && !row.to.contains(&name)) {
+        warnings.push(format!("no other node can take the vote of {name} in group 0 yet: until then group 0 survives one loss less"));
+    }
     if dry_run {
         return told(format!("give {name} up for dead, and make its copies anew on other nodes"), moves, warnings);
     }
@@ -295,6 +299,7 @@ mod tests {
             learners: Vec::new(),
             leaving: Vec::new(),
             removed: Vec::new(),
+            voters_version: 0,
         };
         View { document: Arc::new(document), up: up.iter().copied().map(NodeId).collect(), down: "n2 is down for 7 s".into() }
     }
