@@ -53,13 +53,77 @@ impl Support {
     /// When the journal has failed.
     pub async fn hear_of(&self, floors: &BTreeMap<NodeId, Boot>) -> Result<(), String> {
         let mut withdrawn = self.withdrawn.lock().await;
-        for (node, boot) in floors {
-            self.book.lock().unwrap_or_else(PoisonError::into_inner).hear_of(*node, *boot);
-            if withdrawn.get(node).is_none_or(|known| known < boot) {
-                put_note(&self.journal, &withdrawn_note(*node), &boot.0.to_le_bytes()).await?;
-                withdrawn.insert(*node, *boot);
+        {
+            let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+            for (node, boot) in floors {
+                book.hear_of(*node, *boot);
             }
         }
+        let news = floors.iter().filter(|(node, boot)| withdrawn.get(node).is_none_or(|known| known < *boot));
+        let news: Vec<(NodeId, Boot)> = news.map(|(node, boot)| (*node, *boot)).collect();
+        let journaled =
+            news.iter().map(|(node, boot)| async move { put_note(&self.journal, &withdrawn_note(*node), &boot.0.to_le_bytes()).await });
+        futures::future::try_join_all(journaled).await?;
+        withdrawn.extend(news);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::support::tests::voter;
+    use futures::FutureExt;
+    use parliament_ids::limits::SUPPORT_MS;
+    use parliament_ids::{Boot, NodeId, VotersVersion};
+    use parliament_journal::sim::SimDisk;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    const OTHER: NodeId = NodeId(2);
+
+    /// What a voter tells when its list is settled must hold every withdrawal by an older list that it ever tells.
+    #[tokio::test]
+    async fn a_withdrawal_that_waits_while_the_list_is_settled_is_not_told() {
+        let disk = SimDisk::default();
+        let (support, mut driver) = voter(&disk);
+        tokio::time::sleep(Duration::from_millis(SUPPORT_MS + 5)).await;
+        let settling = support.settle(VotersVersion(5));
+        tokio::pin!(settling);
+        assert!(settling.as_mut().now_or_never().is_none(), "its word is being journaled");
+        let asking = tokio::spawn({
+            let support = support.clone();
+            async move { support.on_withdraw(OTHER, Boot(7), VotersVersion(4)).await }
+        });
+        tokio::task::yield_now().await;
+        driver.write_all();
+        assert_eq!(settling.await, Ok(BTreeMap::new()));
+        assert!(!asking.await.unwrap().withdrawn, "by an older list");
+        let (support, _driver) = voter(&disk.after_cut(1));
+        let reply = support.on_support(OTHER, Boot(7), VotersVersion(4));
+        assert!(!reply.granted && !reply.withdrawn, "its word survives a power cut");
+        assert!(support.on_support(OTHER, Boot(7), VotersVersion(5)).granted);
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_survives_a_power_cut_and_an_own_promise_still_binds() {
+        let disk = SimDisk::default();
+        let (support, mut driver) = voter(&disk);
+        let list = VotersVersion(3);
+        assert!(support.on_support(OTHER, Boot(7), list).granted);
+        let floors = BTreeMap::from([(OTHER, Boot(7)), (NodeId(9), Boot(2))]);
+        let hearing = tokio::spawn({
+            let (support, floors) = (support.clone(), floors.clone());
+            async move { support.hear_of(&floors).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(support.on_support(OTHER, Boot(7), list).withdrawn, "nothing more is promised");
+        assert!(!support.on_withdraw(OTHER, Boot(7), list).await.withdrawn, "what was promised holds");
+        driver.write_all();
+        hearing.await.unwrap().unwrap();
+        let (support, _driver) = voter(&disk.after_cut(1));
+        assert!(support.on_support(OTHER, Boot(7), list).withdrawn);
+        assert!(!support.on_withdraw(OTHER, Boot(7), list).await.withdrawn, "what was promised before the cut may still run");
+        tokio::time::sleep(Duration::from_millis(SUPPORT_MS + 5)).await;
+        assert!(support.on_withdraw(OTHER, Boot(7), list).now_or_never().is_some_and(|reply| reply.withdrawn));
     }
 }

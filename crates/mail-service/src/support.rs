@@ -308,7 +308,7 @@ impl Support {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use futures::FutureExt;
     use parliament_journal::sim::SimDisk;
@@ -316,7 +316,7 @@ mod tests {
 
     const LIST: VotersVersion = VotersVersion(3);
 
-    fn voter(disk: &SimDisk) -> (Arc<Support>, Driver) {
+    pub(crate) fn voter(disk: &SimDisk) -> (Arc<Support>, Driver) {
         let options =
             Options { disk: Arc::new(disk.clone()), journal_id: Some(1), segment_bytes: 512 * 1024, ..Options::new("/n/journal") };
         let (journal, driver) = Journal::open_driven(options).unwrap();

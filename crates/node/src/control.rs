@@ -131,6 +131,15 @@ async fn voters_of_group_0(running: &Arc<Running>, sight: &Sight) {
         go_on(running, sight, &sight.group_0, &facts).await;
         return;
     }
+    // An order that came late may have changed the voters after the row was settled: this node leads, so it knows.
+    let own = running.local.cluster.metrics();
+    if own.changing_to.is_some() || own.voters != row.voters.iter().copied().collect() {
+        let me = running.local.me;
+        if let Ok(Reply::Facts(facts)) = ask(running, me, &Question::Groups).await {
+            go_on(running, sight, &sight.group_0, &BTreeMap::from([(me, facts)])).await;
+        }
+        return;
+    }
     let taking = sight.seats.iter().filter(|seat| seat.takes).count();
     for mut change in plan(&sight.seats, &[row], voters::wanted(taking), 1) {
         let (Change::Add(_, nodes) | Change::Drop(_, nodes)) = &mut change;

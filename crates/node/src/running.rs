@@ -134,6 +134,7 @@ impl Running {
         node.runtime.spawn(crate::tasks::links(self.clone()));
         node.runtime.spawn(crate::membership::follow(self.clone(), node.clone()));
         node.runtime.spawn(crate::membership::give_away(self.clone()));
+        node.runtime.spawn(crate::voters::follow(self.clone()));
         node.runtime.spawn(crate::control::run(self.clone()));
         node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
         node.runtime.spawn(self.local.bodies.clone().pull_missing());

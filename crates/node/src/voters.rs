@@ -5,8 +5,8 @@ use crate::ask::{Question, Reply, ask};
 use crate::running::Running;
 use parliament_cluster_state::Copies;
 use parliament_ids::limits::SUPPORT_MS;
-use parliament_ids::{Boot, NodeId};
-use parliament_routing::VoterList;
+use parliament_ids::{Boot, GroupId, NodeId, VotersVersion};
+use parliament_routing::{VoterList, withdrawn_by_many};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,30 +26,49 @@ pub(crate) fn wanted(taking: usize) -> usize {
     odd.clamp(VOTERS_KEPT, VOTERS_MAX)
 }
 
+/// Learns of a new list as soon as group 0 has it here: who asks by an older one gets no promises.
+pub(crate) async fn follow(running: Arc<Running>) {
+    let mut applied = running.local.cluster.watch_applied();
+    while !running.is_draining() {
+        match parliament_cluster_state::copies(running.local.cluster_tables()) {
+            Ok(rows) => {
+                let row = rows.into_iter().find(|row| row.group == GroupId::CLUSTER);
+                if let Some(Copies { version, voters, .. }) = row {
+                    running.local.support.set_list(VoterList { version: VotersVersion(version), nodes: voters });
+                }
+            }
+            Err(fault) => tracing::error!(%fault, "the voters of group 0 cannot be read"),
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Settles the list of voters that group 0 has now, so that it may get a next one.
 ///
 /// # Errors
 /// When a majority of the voters did not answer.
 pub(crate) async fn settle(running: &Arc<Running>, copies: &Copies) -> Result<(), String> {
-    let list = VoterList { version: parliament_ids::VotersVersion(copies.version), nodes: copies.voters.clone() };
+    let list = VoterList { version: VotersVersion(copies.version), nodes: copies.voters.clone() };
     let version = list.version.0;
     let said = gather(running, &list.nodes, &Question::SettleVoters { version }).await;
-    let said: Vec<Vec<(u64, u64)>> =
-        said.into_iter().filter_map(|reply| if let Reply::Withdrawn(floors) = reply { Some(floors) } else { None }).collect();
+    let floors = |reply| match reply {
+        Reply::Withdrawn(floors) => Some(floors.into_iter().map(|(node, boot)| (NodeId(node), Boot(boot))).collect()),
+        _ => None,
+    };
+    let said: Vec<BTreeMap<NodeId, Boot>> = said.into_iter().filter_map(floors).collect();
     if !list.is_majority(said.len()) {
         return Err("no majority of the voters of group 0 has settled their list".into());
     }
-    let mut floors: BTreeMap<u64, u64> = BTreeMap::new();
-    for (node, boot) in said.into_iter().flatten() {
-        let floor = floors.entry(node).or_default();
-        *floor = boot.max(*floor);
-    }
-    let told = Question::HearOfWithdrawals { floors: floors.into_iter().collect() };
+    let floors = withdrawn_by_many(&list, &said);
+    let told = Question::HearOfWithdrawals { floors: floors.into_iter().map(|(node, boot)| (node.0, boot.0)).collect() };
     let heard = gather(running, &list.nodes, &told).await;
     let heard = heard.into_iter().filter(|reply| matches!(reply, Reply::Order(Ok(())))).count();
     if !list.is_majority(heard) {
         return Err("no majority of the voters of group 0 has heard of all withdrawals".into());
     }
+    // Counted from here: what a voter promised before it heard must have run out, too.
     tokio::time::sleep(OLD_PROMISES).await;
     Ok(())
 }
@@ -61,7 +80,7 @@ async fn gather(running: &Arc<Running>, nodes: &[NodeId], question: &Question) -
 
 /// Carries out [`Question::SettleVoters`].
 pub(crate) async fn settle_here(running: &Running, version: u64) -> Reply {
-    match running.local.support.settle(parliament_ids::VotersVersion(version)).await {
+    match running.local.support.settle(VotersVersion(version)).await {
         Ok(floors) => Reply::Withdrawn(floors.into_iter().map(|(node, boot)| (node.0, boot.0)).collect()),
         Err(why) => Reply::Order(Err(why)),
     }

@@ -8,7 +8,7 @@ mod spread;
 mod steps;
 
 pub use placement::{Change, Row, Seat, foresee, lead, plan};
-pub use promise::{Granted, OwnSupport, Promises, VoterList, Withdrawn};
+pub use promise::{Granted, OwnSupport, Promises, VoterList, Withdrawn, withdrawn_by_many};
 pub use route::{Facts, OwnerFacts, Step, decide};
 pub use spread::{HeldUser, spread};
 pub use steps::{Led, Obstacle, Step as CopyStep, Word, step};

@@ -7,7 +7,7 @@
 //!
 //! The list of voters changes by one node at a time, so that majorities of a list and of the next share a voter, too. Before a list gets
 //! a next one it is *settled*: a majority of it answers no request that rests on an older list ([`Promises::settle`]), a majority has
-//! heard of all withdrawals that such a majority knows of ([`Promises::hear_of`]), and what was promised by older lists has run out. So
+//! heard of all withdrawals that such a majority knows of ([`Promises::hear_of`]), and what was promised before it heard has run out. So
 //! lists that are in use at one time are the same or neighbours, and a withdrawal by a majority of any earlier list is known to a voter
 //! of every later majority.
 
@@ -30,6 +30,25 @@ impl VoterList {
     pub fn is_majority(&self, count: usize) -> bool {
         count * 2 > self.nodes.len()
     }
+}
+
+/// What the voters must hear of before their list gets a next one, from what a majority of them has withdrawn or heard of: all that a
+/// majority of this list, or of the one before, can have withdrawn. Of those, at least half of the voters here (rounded up) have it, and
+/// who did not answer may be among them. What fewer have is one voter's word, who was cut off perhaps: to pass that on would end boots
+/// that all others support.
+#[must_use]
+pub fn withdrawn_by_many(list: &VoterList, said: &[BTreeMap<NodeId, Boot>]) -> BTreeMap<NodeId, Boot> {
+    let silent = list.nodes.len().saturating_sub(said.len());
+    let enough = list.nodes.len().div_ceil(2).saturating_sub(silent).max(1);
+    let mut floors: BTreeMap<NodeId, Vec<Boot>> = BTreeMap::new();
+    for (node, boot) in said.iter().flatten() {
+        floors.entry(*node).or_default().push(*boot);
+    }
+    let of_enough = |(node, mut boots): (NodeId, Vec<Boot>)| {
+        boots.sort_unstable_by(|a, b| b.cmp(a));
+        boots.get(enough - 1).map(|boot| (node, *boot))
+    };
+    floors.into_iter().filter_map(of_enough).collect()
 }
 
 /// A voter's book of promises.
@@ -189,11 +208,13 @@ impl OwnSupport {
     pub fn new(boot: Boot, voters: impl IntoIterator<Item = NodeId>) -> Self {
         Self { boot, trusted_ms: voters.into_iter().map(|v| (v, 0)).collect(), withdrawn: false }
     }
-    /// From now on these voters count. A promise binds the voter that made it, whatever list it was asked by, so those of voters that
+    /// From now on these voters count; that another has refused says nothing any more. A promise binds the voter that made it, whatever list it was asked by, so those of voters that
     /// stay go on.
     pub fn set_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) {
         let known = std::mem::take(&mut self.trusted_ms);
         self.trusted_ms = voters.into_iter().map(|v| (v, known.get(&v).copied().unwrap_or(0))).collect();
+        // One that still votes says so again.
+        self.withdrawn = false;
     }
     /// The boot that support is asked for.
     #[must_use]

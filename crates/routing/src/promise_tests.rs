@@ -109,3 +109,20 @@ fn never_trusted_and_taken_over_at_once() {
         }
     }
 }
+
+#[test]
+fn what_one_voter_alone_withdrew_is_not_passed_on() {
+    let list = |nodes: u64| VoterList { version: LIST, nodes: (1..=nodes).map(NodeId).collect() };
+    let said = |boots: &[Option<u64>]| -> Vec<BTreeMap<NodeId, Boot>> {
+        boots.iter().map(|boot| boot.map(|boot| (A, Boot(boot))).into_iter().collect()).collect()
+    };
+    let told = |nodes, boots: &[Option<u64>]| withdrawn_by_many(&list(nodes), &said(boots)).get(&A).map(|boot| boot.0);
+    assert_eq!(told(3, &[Some(5), None, None]), None, "two of three are needed, and all have answered");
+    assert_eq!(told(3, &[Some(5), None]), Some(5), "the third may be the second");
+    assert_eq!(told(3, &[Some(5), Some(4), None]), Some(4));
+    assert_eq!(told(4, &[Some(5), Some(5), None, None]), Some(5), "two of an earlier three");
+    assert_eq!(told(5, &[Some(5), Some(5), None, None, None]), None);
+    assert_eq!(told(5, &[Some(5), Some(3), Some(4), None, None]), Some(3));
+    assert_eq!(told(1, &[Some(5)]), Some(5));
+    assert_eq!(told(2, &[Some(5), None]), Some(5), "the only voter of an earlier list");
+}

@@ -67,21 +67,24 @@ pub enum Obstacle {
     Open(NodeId),
     /// A node to hand over its leases, or the lead.
     HandOver(NodeId),
+    /// Voters that are alive: without the one that is to leave they would be too few.
+    Quorum,
 }
 
 /// `gives` tells which nodes give their copies away, `lost` which of them are given up for dead.
 #[must_use]
 pub fn step(row: &Row, led: Option<&Led>, words: &BTreeMap<NodeId, Word>, gives: &BTreeSet<NodeId>, lost: &BTreeSet<NodeId>) -> Step {
-    if row.learners.is_empty() && row.leaving.is_empty() {
-        return Step::Rest;
-    }
-    let Some(led) = led else { return Step::Wait(Obstacle::Leader) };
+    let resting = row.learners.is_empty() && row.leaving.is_empty();
+    let Some(led) = led else { return if resting { Step::Rest } else { Step::Wait(Obstacle::Leader) } };
     // A change that has begun is finished: its second half cannot be wrong when its first was not.
     if let Some(goal) = &led.changing_to {
         return Step::SetVoters(goal.clone());
     }
     if row.voters.iter().copied().collect::<BTreeSet<_>>() != led.voters {
         return Step::Record(follow(row, led));
+    }
+    if resting {
+        return Step::Rest;
     }
     match row.learners.iter().find(|id| gives.contains(id)) {
         Some(id) if led.members.contains(id) => return Step::RemoveLearner(*id),
@@ -138,10 +141,15 @@ fn enter(row: &Row, led: &Led, words: &BTreeMap<NodeId, Word>, lost: &BTreeSet<N
 
 fn leave(row: &Row, led: &Led, words: &BTreeMap<NodeId, Word>, lost: &BTreeSet<NodeId>) -> Step {
     let staying: BTreeSet<NodeId> = led.voters.iter().copied().filter(|id| !row.leaving.contains(id)).collect();
-    if let Some(wait) = silent(staying.iter().copied(), words) {
+    // One that is given up for dead answers never; the others must be enough to go on without the one that leaves.
+    let present = || staying.iter().copied().filter(|id| !lost.contains(id));
+    if present().count() * 2 <= staying.len() {
+        return Step::Wait(Obstacle::Quorum);
+    }
+    if let Some(wait) = silent(present(), words) {
         return wait;
     }
-    let unchecked: Vec<NodeId> = staying.iter().copied().filter(|id| !is_complete(*id, led.since, words)).collect();
+    let unchecked: Vec<NodeId> = present().filter(|id| !is_complete(*id, led.since, words)).collect();
     if !unchecked.is_empty() {
         return Step::Check(unchecked);
     }
@@ -208,6 +216,9 @@ mod tests {
     #[test]
     fn what_has_begun_is_finished_and_what_is_done_is_recorded() {
         let said = BTreeMap::new();
+        let resting = row(&[1, 2, 3], &[], &[]);
+        let late = led(&[1, 2, 3, 4], &[1, 2, 3, 4], 10);
+        assert_eq!(next(&resting, &late, &said), Step::Record(row(&[1, 2, 3, 4], &[], &[])), "by an order that came late");
         let going = row(&[1, 2, 3], &[4], &[]);
         let half = Led { changing_to: Some(ids(&[1, 2, 3, 4])), ..led(&[1, 2, 3, 4], &[1, 2, 3, 4], 9) };
         assert_eq!(next(&going, &half, &said), Step::SetVoters(ids(&[1, 2, 3, 4])));
@@ -237,6 +248,18 @@ mod tests {
         assert_eq!(step(&leaving, Some(&four), &said, &given_up, &given_up), Step::SetVoters(ids(&[2, 3, 4])));
         said.remove(&NodeId(3));
         assert_eq!(step(&leaving, Some(&four), &said, &given_up, &given_up), Step::Wait(Obstacle::Answer(NodeId(3))));
+    }
+
+    /// Two disks are lost: the first leaves although the second, whose turn comes later, never answers.
+    #[test]
+    fn a_lost_voter_that_stays_for_now_holds_up_nobody() {
+        let all = [1, 2, 3, 4, 5];
+        let (leaving, five) = (row(&all, &[], &[1]), Led { leader: NodeId(3), ..led(&all, &all, 10) });
+        let said = words(&[(3, sound(10)), (4, sound(10)), (5, sound(10))]);
+        let lost = ids(&[1, 2]);
+        assert_eq!(step(&leaving, Some(&five), &said, &lost, &lost), Step::SetVoters(ids(&[2, 3, 4, 5])));
+        let lost = ids(&[1, 2, 3]);
+        assert_eq!(step(&leaving, Some(&five), &said, &lost, &lost), Step::Wait(Obstacle::Quorum));
     }
 
     #[test]
