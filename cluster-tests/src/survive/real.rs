@@ -118,14 +118,14 @@ async fn again_and_again(program: &'static str, words: Vec<String>, home: Option
         tokio::time::sleep(REST).await;
     }
     match home {
-        Some(home) => kept(&PathBuf::from(home)).map(|()| times),
+        Some(home) => kept(&home).map(|()| times),
         None if first.is_none_or(|bytes| bytes.is_empty()) => Err("nothing was read".into()),
         None => Ok(times),
     }
 }
 
 /// What mbsync pulled must be there.
-fn kept(home: &PathBuf) -> Result<(), String> {
+fn kept(home: &Path) -> Result<(), String> {
     let folder = |name: &str| std::fs::read_dir(home.join("mail/INBOX").join(name)).map(Iterator::count).unwrap_or(0);
     if folder("cur") + folder("new") > 0 { Ok(()) } else { Err("no message was pulled".into()) }
 }
