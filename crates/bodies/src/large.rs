@@ -148,6 +148,11 @@ impl Large {
         self.sizes().get(hash).copied()
     }
 
+    /// Bytes of all bodies.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.sizes().values().sum()
+    }
+
     /// The first body after a hash, in the order of hashes.
     pub(crate) fn after(&self, hash: Option<BodyHash>) -> Option<(BodyHash, u64)> {
         let from = hash.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -195,6 +200,13 @@ impl Large {
         }
     }
 
+    /// Has the next read of a body come from the medium.
+    pub(crate) fn forget_cached(&self, hash: &BodyHash) {
+        if let Ok(file) = self.disk.open(&self.path(hash), OpenMode::Existing) {
+            file.forget_cached();
+        }
+    }
+
     /// Bytes of the range that exist, each piece verified. `Damaged` is told, not acted on.
     pub(crate) fn read(&self, hash: &BodyHash, offset: u64, len: u64) -> Result<Bytes, BodyFault> {
         let size = self.size(hash).ok_or(BodyFault::Missing(*hash))?;
@@ -220,10 +232,11 @@ impl Large {
     }
 }
 
-/// None at a file that is too short.
+/// None at a file that is too short or cannot be read there.
 fn read_part(file: &dyn DiskFile, path: &Path, bytes: &mut [u8], at: u64) -> Result<Option<()>, BodyFault> {
     match read_exact(file, bytes, at) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        // What the medium does not give any more is damaged as well.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || parliament_journal::disk::is_medium_error(&error) => Ok(None),
         other => other.map(Some).map_err(BodyFault::disk("read", path)),
     }
 }

@@ -286,6 +286,17 @@ impl BodyStore {
         lock(&self.inner.damaged).iter().copied().collect()
     }
 
+    /// Forgets that a body was damaged: nothing names it any more, so nobody will bring it.
+    pub fn forget_damaged(&self, hash: &BodyHash) {
+        lock(&self.inner.damaged).remove(hash);
+    }
+
+    /// Bytes of all large bodies.
+    #[must_use]
+    pub fn large_bytes(&self) -> u64 {
+        self.inner.large.bytes()
+    }
+
     /// Stores anew a body that was damaged, from bytes that a peer gave.
     pub fn replace(&self, hash: BodyHash, bytes: Bytes) -> Result<(), BodyFault> {
         self.put_expected(hash, bytes).map(drop)

@@ -1,17 +1,14 @@
-//! Reading everything again at a set pace, to find what rotted before it is needed.
+//! Reading everything again, from the medium and at the caller's pace, to find what rotted before it is needed.
 
 use crate::{BodyFault, BodyStore};
 use parliament_ids::BodyHash;
-use std::collections::VecDeque;
 
-/// A walk over all bodies, in steps. A new one starts from the beginning.
-#[derive(Debug, Default)]
+/// A walk over the whole journal and all large bodies, in steps. A new one starts from the beginning.
+#[derive(Default)]
 pub struct Scrub {
-    /// Segments of the journal still to be walked; none before the walk has begun.
-    segments: Option<VecDeque<u64>>,
-    bodies: VecDeque<(BodyHash, u64)>,
+    journal: parliament_journal::Scrub,
+    journal_done: bool,
     large: Option<BodyHash>,
-    finished: bool,
 }
 
 /// What one step found.
@@ -21,66 +18,57 @@ pub struct Scrubbed {
     pub bytes: u64,
     /// Bodies that are sound. The caller may release those that nothing refers to.
     pub sound: Vec<BodyHash>,
-    /// Bodies that were damaged and are quarantined now: to be pulled from a peer and replaced.
+    /// Bodies that were damaged and are quarantined now: to be pulled from a peer and replaced. Those in the journal are told as soon as its
+    /// keeper has looked at them, at the latest by [`BodyStore::take_lost`] when [`parliament_journal::Journal::condemned`] has fallen.
     pub damaged: Vec<BodyHash>,
-    /// True when the walk is over. Bodies stored since it began were not seen.
+    /// Places that do not verify: large bodies, and frames and the like of the journal.
+    pub places: u64,
+    /// True when the walk is over. What was stored since it began may not have been seen.
     pub finished: bool,
 }
 
 impl BodyStore {
-    /// Re-hashes bodies until `bytes_max` bytes were read (at least one body), or the walk is over. The caller sets the pace. Reads the disk on
-    /// this thread.
+    /// Reads the journal, then large bodies, until `bytes_max` bytes were read (at least one body), or the walk is over. Reads the disk on this
+    /// thread.
     pub fn scrub(&self, walk: &mut Scrub, bytes_max: u64) -> Scrubbed {
         let mut out = Scrubbed::default();
-        while out.bytes < bytes_max {
-            let Some((hash, size)) = self.next_body(walk) else {
-                out.finished = true;
-                break;
-            };
-            out.bytes += size.max(1);
-            match self.read(&hash) {
-                Ok(_) => out.sound.push(hash),
-                // Collected meanwhile, or its frame's head is damaged; the latter counts as absent everywhere.
-                Err(BodyFault::Missing(_)) => {
-                    if self.listed(&hash) {
-                        crate::lock(&self.inner.damaged).insert(hash);
-                        out.damaged.push(hash);
-                    }
-                }
-                Err(BodyFault::Damaged(_)) => out.damaged.push(hash),
-                Err(fault) => tracing::warn!(%fault, %hash, "a body could not be read"),
-            }
+        if !walk.journal_done {
+            let step = self.inner.journal.scrub(&mut walk.journal, bytes_max);
+            walk.journal_done = step.finished;
+            (out.bytes, out.sound, out.places) = (step.bytes, step.sound, step.damaged);
         }
+        while walk.journal_done && out.bytes < bytes_max && !out.finished {
+            self.scrub_large(walk, &mut out);
+        }
+        out.damaged.extend(self.take_lost());
         out
     }
 
-    fn next_body(&self, walk: &mut Scrub) -> Option<(BodyHash, u64)> {
-        let segments = walk.segments.get_or_insert_with(|| self.inner.journal.body_segments().into());
-        while walk.bodies.is_empty() {
-            let Some(segment) = segments.pop_front() else { break };
-            match self.inner.journal.bodies_of(segment) {
-                Ok(bodies) => walk.bodies = bodies.into(),
-                Err(fault) => tracing::error!(%fault, "a segment's bodies cannot be listed"),
+    fn scrub_large(&self, walk: &mut Scrub, out: &mut Scrubbed) {
+        let Some((hash, size)) = self.inner.large.after(walk.large) else {
+            out.finished = true;
+            return;
+        };
+        walk.large = Some(hash);
+        out.bytes += size.max(1);
+        self.inner.large.forget_cached(&hash);
+        match self.read(&hash) {
+            Ok(_) => out.sound.push(hash),
+            // Collected meanwhile.
+            Err(BodyFault::Missing(_)) => {}
+            Err(BodyFault::Damaged(_)) => {
+                out.places += 1;
+                out.damaged.push(hash);
             }
+            Err(fault) => tracing::warn!(%fault, %hash, "a body could not be read"),
         }
-        if let Some(body) = walk.bodies.pop_front() {
-            return Some(body);
-        }
-        if walk.finished {
-            return None;
-        }
-        let next = self.inner.large.after(walk.large);
-        match next {
-            Some((hash, _)) => walk.large = Some(hash),
-            None => walk.finished = true,
-        }
-        next
     }
 
-    /// True when the journal's lists have the body although it cannot be found.
-    fn listed(&self, hash: &BodyHash) -> bool {
-        let journal = &self.inner.journal;
-        let has = |segment: &u64| journal.bodies_of(*segment).is_ok_and(|bodies| bodies.iter().any(|(listed, _)| listed == hash));
-        journal.body_segments().iter().any(has)
+    /// Bodies that the journal has found damaged since this was called last, and that are not here any more: to be pulled and replaced.
+    #[must_use]
+    pub fn take_lost(&self) -> Vec<BodyHash> {
+        let lost = self.missing(&self.inner.journal.take_lost_bodies());
+        crate::lock(&self.inner.damaged).extend(&lost);
+        lost
     }
 }

@@ -1,6 +1,7 @@
 //! Small bodies.
 
 use crate::Journal;
+use crate::disk::is_medium_error;
 use crate::fault::JournalFault;
 use crate::frame::{HEAD, Kind, claimed_len};
 use crate::options::Space;
@@ -8,6 +9,7 @@ use crate::segment::{Loc, Segment, Tomb};
 use crate::state::{Done, Item, Pending, State};
 use bytes::Bytes;
 use parliament_ids::{BodyHash, limits};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// A copy of a body, found.
@@ -75,16 +77,11 @@ impl Journal {
         }
         let Some(place) = self.find(hash)? else { return Ok(None) };
         let mut bytes = vec![0; place.at.len as usize - 32];
-        let start = u64::from(place.at.offset) + (HEAD + 32) as u64;
-        place.segment.read(start, &mut bytes)?;
-        if *blake3::hash(&bytes).as_bytes() != hash.0 {
-            // Once more, in case the memory and not the disk is at fault.
-            place.segment.read(start, &mut bytes)?;
-        }
-        if *blake3::hash(&bytes).as_bytes() != hash.0 {
+        // Twice, in case the memory and not the disk is at fault.
+        if !read_matching(&place, hash, &mut bytes)? && !read_matching(&place, hash, &mut bytes)? {
             let segment = u64::from(place.at.segment);
             tracing::error!(%hash, segment, "a body is damaged");
-            self.inner.core.lock().counters.quarantined += 1;
+            self.inner.core.lock().lost(*hash);
             self.remove_body(hash);
             return Err(JournalFault::CorruptBody { hash: *hash, segment });
         }
@@ -170,6 +167,14 @@ fn places(state: &State, hash: &BodyHash) -> Vec<Place> {
             Some(Place { segment: stored.segment.clone(), at: Loc { segment, offset, len: 0 } })
         })
         .collect()
+}
+
+/// Reads a body; false when these are other bytes, or the medium does not give them.
+fn read_matching(place: &Place, hash: &BodyHash, bytes: &mut [u8]) -> Result<bool, JournalFault> {
+    match place.segment.read(u64::from(place.at.offset) + (HEAD + 32) as u64, bytes) {
+        Err(JournalFault::Disk { source, .. }) if is_medium_error(&source) || source.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| *blake3::hash(bytes).as_bytes() == hash.0),
+    }
 }
 
 /// Length of the frame's payload if this place holds the body.

@@ -229,6 +229,9 @@ impl Writer {
     }
 
     fn batch(&mut self) -> Result<Vec<Done>, JournalFault> {
+        if std::mem::take(&mut self.core.lock().roll) && self.tail.sealed.is_none() {
+            self.roll()?;
+        }
         if self.backlog.iter().all(|op| matches!(op.item, Item::Barrier)) {
             return Ok(self.backlog.drain(..).filter_map(|op| op.done).collect());
         }
@@ -501,7 +504,16 @@ impl Writer {
 impl Stored {
     /// A segment that has just been started.
     pub(crate) fn active(tail: &Tail) -> Self {
-        Self { segment: tail.segment.clone(), seal: None, used: tail.offset, live_bodies: 0, live_bytes: 0, tombs_carried: false }
+        Self {
+            segment: tail.segment.clone(),
+            seal: None,
+            used: tail.offset,
+            live_bodies: 0,
+            live_bytes: 0,
+            tombs_carried: false,
+            condemned: false,
+            emptied: false,
+        }
     }
 }
 

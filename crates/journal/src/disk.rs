@@ -74,10 +74,18 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Length of the file.
     fn len(&self) -> io::Result<u64>;
+    /// Asks that the next reads come from the medium and not from a cache; a hint, which bytes not synced yet ignore.
+    fn forget_cached(&self) {}
     /// True when the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// True when the medium did not give the bytes (EIO, which rustix and std tell by number alone).
+#[must_use]
+pub fn is_medium_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Most buffers of one vectored write (Linux: UIO_MAXIOV).
@@ -222,5 +230,11 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn forget_cached(&self) {
+        if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(%error, "cached pages of a file stay");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::fault::JournalFault;
 use crate::recover::read_entry;
+use crate::scrub::condemn;
 use crate::state::{Done, GroupState, Item};
 use crate::{Inner, segment::Loc, segment::Segment};
 use bytes::Bytes;
@@ -24,6 +25,9 @@ pub struct LogState {
     pub committed: Option<Bytes>,
     /// Synced frames of this group were lost: the replica must leave the group, [`GroupLog::reset`] its log, and join anew as a learner.
     pub damaged: bool,
+    /// The last entry that is known to be there and whose bytes no longer verify. All else of the group is sound: once a snapshot covers this
+    /// index and the log is purged up to it, nothing is lost.
+    pub hurt: Option<u64>,
 }
 
 /// A group's log. A cheap handle; all handles of a group are the same log. Entries follow each other without gaps.
@@ -45,8 +49,11 @@ impl GroupLog {
     #[must_use]
     pub fn state(&self) -> LogState {
         let mut state = self.inner.core.lock();
+        state.forget_healed();
+        let hurt = state.hurt.range((self.group.0, 0)..=(self.group.0, u64::MAX)).next_back().map(|((_, index), _)| *index);
         let group = state.group(self.group);
         LogState {
+            hurt,
             purged: group.purged.clone(),
             last_index: group.last(),
             vote: group.vote.clone(),
@@ -145,7 +152,7 @@ impl GroupLog {
     }
 
     /// Entries from `from` up to before `to_exclusive`, as many as fit into `max_bytes` but at least one. Stops early only at that bound or at
-    /// the log's end; empty when `from` is not present. `Corrupt` when a stored entry no longer verifies: the group is then damaged.
+    /// the log's end; empty when `from` is not present. `Corrupt` when a stored entry no longer verifies: see [`LogState::hurt`].
     pub fn read(&self, from: u64, to_exclusive: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, JournalFault> {
         let sources = self.sources(from, to_exclusive, max_bytes)?;
         let mut out = Vec::with_capacity(sources.len());
@@ -153,7 +160,7 @@ impl GroupLog {
             let bytes = match source {
                 Source::Memory(bytes) => bytes,
                 Source::Disk(segment, at) => {
-                    read_entry(&segment, at, self.group.0, index).inspect_err(|fault| self.mark_if_corrupt(fault))?
+                    read_entry(&segment, at, self.group.0, index).inspect_err(|fault| self.note_if_corrupt(fault, index, at))?
                 }
             };
             out.push((index, bytes));
@@ -192,10 +199,12 @@ impl GroupLog {
         Ok(out)
     }
 
-    fn mark_if_corrupt(&self, fault: &JournalFault) {
+    fn note_if_corrupt(&self, fault: &JournalFault, index: u64, at: Loc) {
         if matches!(fault, JournalFault::Corrupt { .. }) {
-            tracing::error!(%fault, "a log is damaged");
-            self.inner.core.lock().group(self.group).damaged = true;
+            tracing::error!(%fault, index, "an entry is lost here");
+            let core = &self.inner.core;
+            core.lock().hurt.insert((self.group.0, index), at);
+            condemn(core, at.segment, "entry", at.offset);
         }
     }
 }

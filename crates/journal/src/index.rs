@@ -60,6 +60,26 @@ impl BodyIndex {
         found.into_iter().rev().collect()
     }
 
+    /// Offsets of all places in one segment, ascending. Reads the whole table.
+    pub(crate) fn offsets_in(&self, segment: u32) -> Vec<u32> {
+        let rows = self.shards.iter().flatten().filter(|row| row.segment == segment);
+        let mut offsets: Vec<u32> = rows.map(|row| row.offset).collect();
+        offsets.sort_unstable();
+        offsets
+    }
+
+    /// Removes the places in one segment at whose offsets `keep` does not want one; returns how many went.
+    pub(crate) fn retain_in(&mut self, segment: u32, keep: impl Fn(u32) -> bool) -> u64 {
+        let mut gone = 0;
+        for rows in &mut self.shards {
+            let before = rows.len();
+            rows.retain(|row| row.segment != segment || keep(row.offset));
+            gone += (before - rows.len()) as u64;
+        }
+        self.len -= gone;
+        gone
+    }
+
     /// True when this very place is known for the body.
     pub(crate) fn contains(&self, prefix: [u8; 8], segment: u32, offset: u32) -> bool {
         let (shard, bits) = split(prefix);

@@ -2,13 +2,16 @@
 //! mostly dead segments. Everything that is carried goes through the writer (rule 11).
 
 use crate::fault::JournalFault;
-use crate::frame::{HEAD, Kind, parse};
+use crate::frame::{HEAD, Kind, claimed_len, parse};
 use crate::group::PAYLOAD_BYTES_MAX;
+use crate::index::prefix;
 use crate::options::Fresh;
 use crate::recover::read_entry;
+use crate::scrub::condemn;
 use crate::segment::{BodyAt, Footer, Loc, Segment, Tomb, spare_path};
 use crate::state::{Core, Item, Spare};
 use bytes::Bytes;
+use parliament_ids::BodyHash;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +116,7 @@ impl Keeper {
             .iter()
             .filter(|(sequence, stored)| {
                 **sequence < state.active
-                    && stored.seal.is_some()
+                    && (stored.seal.is_some() || stored.condemned)
                     && stored.live_bodies == 0
                     && !state.durable_entries.contains_key(sequence)
                     && stored.tombs_carried
@@ -122,7 +125,7 @@ impl Keeper {
             .collect();
         for sequence in dead {
             if let Some(stored) = state.segments.remove(&sequence) {
-                state.retired.push(stored.segment);
+                state.retired.push((stored.segment, stored.condemned));
             }
         }
     }
@@ -130,16 +133,17 @@ impl Keeper {
     /// Turns retired files that nobody reads any more into ready ones, or removes them.
     fn recycle(&mut self) {
         let core = &self.core;
-        let free: Vec<Arc<Segment>> = {
+        let free: Vec<(Arc<Segment>, bool)> = {
             let mut state = core.lock();
-            let (free, busy) = state.retired.drain(..).partition(|segment| Arc::strong_count(segment) == 1);
+            let (free, busy) = state.retired.drain(..).partition(|(segment, _)| Arc::strong_count(segment) == 1);
             state.retired = busy;
             free
         };
         let want = 1 + core.options.reserve_segments as usize;
         let mut ready = Vec::new();
-        for segment in &free {
-            let whole = segment.file.len().is_ok_and(|length| length >= core.options.segment_bytes);
+        for (segment, condemned) in &free {
+            // A file in which bytes changed by themselves is not trusted with others.
+            let whole = !condemned && segment.file.len().is_ok_and(|length| length >= core.options.segment_bytes);
             let number = {
                 let mut state = core.lock();
                 state.next_spare += 1;
@@ -186,6 +190,7 @@ impl Keeper {
             let sequence = victim.segment.sequence;
             if let Some(stored) = self.core.lock().segments.get_mut(&sequence) {
                 stored.tombs_carried = true;
+                stored.emptied = stored.condemned;
             }
             self.last = sequence;
             self.victim = None;
@@ -203,8 +208,8 @@ impl Keeper {
         Ok(bytes)
     }
 
-    /// The oldest complete segment that is far enough behind and mostly dead: less than half of its used bytes live, or less than a quarter of
-    /// a segment at all. One without anything live but tombs counts at any distance.
+    /// A condemned segment; else the oldest complete one that is far enough behind and mostly dead: less than half of its used bytes live, or
+    /// less than a quarter of a segment at all. One without anything live but tombs counts at any distance.
     fn choose(&mut self) -> Result<Option<Victim>, JournalFault> {
         let core = self.core.clone();
         let state = core.lock();
@@ -214,15 +219,21 @@ impl Keeper {
         for at in state.groups.values().flat_map(|group| &group.slots).map(|slot| slot.at) {
             *entry_bytes.entry(at.segment).or_default() += u64::from(at.len) + HEAD as u64;
         }
-        let chosen = state.segments.iter().find(|(sequence, stored)| {
-            let live = stored.live_bytes + entry_bytes.get(sequence).copied().unwrap_or(0);
-            let empty = live == 0 && !state.durable_entries.contains_key(sequence);
-            let far = sequence.saturating_add(behind) < state.active;
-            let sparse = live * 2 < u64::from(stored.used).max(options.segment_bytes / 2);
-            **sequence < state.active && **sequence != self.last && stored.seal.is_some() && (empty || (far && sparse))
+        let spoiled = state.segments.iter().find(|(sequence, stored)| **sequence < state.active && stored.condemned && !stored.emptied);
+        let chosen = spoiled.or_else(|| {
+            state.segments.iter().find(|(sequence, stored)| {
+                if stored.condemned {
+                    return false;
+                }
+                let live = stored.live_bytes + entry_bytes.get(sequence).copied().unwrap_or(0);
+                let empty = live == 0 && !state.durable_entries.contains_key(sequence);
+                let far = sequence.saturating_add(behind) < state.active;
+                let sparse = live * 2 < u64::from(stored.used).max(options.segment_bytes / 2);
+                **sequence < state.active && **sequence != self.last && stored.seal.is_some() && (empty || (far && sparse))
+            })
         });
         let Some((sequence, stored)) = chosen else { return Ok(None) };
-        let (segment, seal, sequence) = (stored.segment.clone(), stored.seal, *sequence);
+        let (segment, seal, sequence, condemned) = (stored.segment.clone(), stored.seal, *sequence, stored.condemned);
         let mut entries = VecDeque::new();
         for (group, known) in &state.groups {
             for (skip, slot) in known.slots.iter().enumerate().filter(|(_, slot)| slot.at.segment == sequence && !known.damaged) {
@@ -230,15 +241,14 @@ impl Keeper {
             }
         }
         drop(state);
-        let Some(footer) = seal.and_then(|seal| segment.footer(&seal)) else {
-            // The next start makes the footer anew from the frames; others come first meanwhile.
-            self.last = sequence;
-            return Err(JournalFault::Corrupt {
-                groups: Vec::new(),
-                segment: u64::from(sequence),
-                offset: 0,
-                what: "the footer does not verify",
-            });
+        let footer = match seal.and_then(|seal| segment.footer(&seal)) {
+            Some(footer) => footer,
+            None if condemned => footer_of_places(&core, &segment),
+            None => {
+                // Condemned, it is chosen again at once.
+                condemn(&core, sequence, "footer", 0);
+                return Ok(None);
+            }
         };
         let Footer { bodies, tombs } = footer;
         Ok(Some(Victim { segment, entries, bodies: bodies.into(), tombs, settled: Arc::new(AtomicBool::new(true)) }))
@@ -254,9 +264,7 @@ fn fill(core: &Core, victim: &mut Victim) -> Result<(Vec<Item>, u64), JournalFau
     {
         let still = core.lock().groups.get_mut(&group).and_then(|known| known.slot(index)).is_some_and(|slot| slot.at == from);
         if still {
-            let entry = read_entry(&victim.segment, from, group, index).inspect_err(|_| {
-                core.lock().group(parliament_ids::GroupId(group)).damaged = true;
-            })?;
+            let Some(entry) = carried_entry(core, &victim.segment, group, index, from) else { continue };
             bytes += entry.len();
             items.push(Item::CarryEntry { group, index, from, bytes: entry });
         }
@@ -277,6 +285,40 @@ fn fill(core: &Core, victim: &mut Victim) -> Result<(Vec<Item>, u64), JournalFau
     Ok((items, bytes as u64))
 }
 
+/// What a footer would say, from the places that are known: for a segment whose own does not verify. Tombs it had are forgotten: what they
+/// buried may be back after a restart, which costs space and nothing else. A body whose stored hash is damaged too is forgotten.
+fn footer_of_places(core: &Core, segment: &Segment) -> Footer {
+    let offsets = core.lock().index.offsets_in(segment.sequence);
+    let mut footer = Footer::default();
+    for offset in offsets {
+        let mut start = [0; HEAD + 32];
+        let read = segment.read(u64::from(offset), &mut start).is_ok();
+        let (Some(head), Some(hash)) = (start.first_chunk(), start[HEAD..].first_chunk()) else { continue };
+        let hash = BodyHash(*hash);
+        if read && core.lock().index.contains(prefix(&hash), segment.sequence, offset) {
+            footer.bodies.push(BodyAt { hash, offset, len: claimed_len(head) });
+        }
+    }
+    core.lock().forget_places(segment.sequence, &footer.bodies.iter().map(|body| body.offset).collect());
+    footer
+}
+
+/// An entry to be carried: from memory where its place does not verify. What neither has is remembered as hurt and stays where it is.
+fn carried_entry(core: &Core, segment: &Segment, group: u32, index: u64, from: Loc) -> Option<Bytes> {
+    let fault = match read_entry(segment, from, group, index) {
+        Ok(entry) => return Some(entry),
+        Err(fault) => fault,
+    };
+    condemn(core, segment.sequence, "entry", from.offset);
+    let mut state = core.lock();
+    let cached = state.groups.get(&group).and_then(|known| known.cached(index).cloned());
+    if cached.is_none() {
+        tracing::error!(group, index, %fault, "an entry is lost here");
+        state.hurt.insert((group, index), from);
+    }
+    cached
+}
+
 /// A body to be carried: none when it is dead here, exists elsewhere, or is damaged.
 fn carried_body(core: &Core, segment: &Segment, body: &BodyAt) -> Option<Item> {
     let from = Loc { segment: segment.sequence, offset: body.offset, len: body.len };
@@ -284,7 +326,8 @@ fn carried_body(core: &Core, segment: &Segment, body: &BodyAt) -> Option<Item> {
     if !core.lock().index.contains(tomb.prefix, from.segment, from.offset) {
         return None;
     }
-    if body.len as usize > PAYLOAD_BYTES_MAX {
+    if !(32..=PAYLOAD_BYTES_MAX).contains(&(body.len as usize)) {
+        core.lock().lost(body.hash);
         return bury(core, tomb);
     }
     let mut bytes = vec![0; HEAD + body.len as usize];
@@ -292,9 +335,9 @@ fn carried_body(core: &Core, segment: &Segment, body: &BodyAt) -> Option<Item> {
         tracing::warn!(%fault, "a body could not be read");
     }
     let good = parse(&bytes).is_some_and(|frame| frame.kind == Kind::Body && frame.payload.starts_with(&body.hash.0));
-    if !good {
-        tracing::error!(hash = %body.hash, segment = segment.sequence, "a body is damaged and was not carried forward");
-        core.lock().counters.quarantined += 1;
+    if !good || *blake3::hash(&bytes[HEAD + 32..]).as_bytes() != body.hash.0 {
+        condemn(core, segment.sequence, "body", body.offset);
+        core.lock().lost(body.hash);
         return bury(core, tomb);
     }
     Some(Item::CarryBody { hash: body.hash, from, bytes: Bytes::from(bytes).slice(HEAD + 32..) })

@@ -17,6 +17,7 @@ mod index;
 mod keeper;
 mod options;
 mod recover;
+mod scrub;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -30,6 +31,7 @@ pub use commit::Progress;
 pub use fault::JournalFault;
 pub use group::{GroupLog, LogState, PAYLOAD_BYTES_MAX};
 pub use options::{Fresh, Options, Space};
+pub use scrub::{Scrub, Scrubbed};
 pub use state::Done;
 pub use stats::{SYNC_BUCKETS, Stats};
 
@@ -83,6 +85,8 @@ pub struct Damage {
     pub strangers: bool,
     /// Notes may be missing or out of date.
     pub notes: bool,
+    /// Groups of which entries are lost and nothing else, see [`LogState::hurt`].
+    pub hurt: Vec<GroupId>,
 }
 
 /// Drives a journal by hand instead of by threads, for simulations that must repeat exactly.
@@ -152,10 +156,13 @@ impl Journal {
     /// What was lost.
     #[must_use]
     pub fn damage(&self) -> Damage {
-        let state = self.inner.core.lock();
+        let mut state = self.inner.core.lock();
+        state.forget_healed();
+        let mut hurt: Vec<_> = state.hurt.keys().map(|(group, _)| GroupId(*group)).collect();
+        hurt.dedup();
         let mut groups: Vec<_> = state.groups.iter().filter(|(_, group)| group.damaged).map(|(group, _)| GroupId(*group)).collect();
         groups.sort_unstable();
-        Damage { groups, strangers: state.strangers_damaged, notes: state.notes_damaged }
+        Damage { groups, strangers: state.strangers_damaged, notes: state.notes_damaged, hurt }
     }
 
     /// Keeps a small value under a key ([`NOTE_KEY_BYTES_MAX`], [`NOTE_VALUE_BYTES_MAX`], at most [`NOTES_MAX`]); counts at once for [`Journal::note`].
@@ -229,6 +236,7 @@ impl Journal {
             recycled: counters.recycled,
             quarantined: counters.quarantined,
             segments: state.segments.len() as u64,
+            used_bytes: state.segments.values().map(|stored| u64::from(stored.used)).sum(),
             spares: state.spares.len() as u64,
             bodies: state.index.len() + state.pending.len() as u64,
             index_bytes: state.index.memory(),

@@ -25,7 +25,7 @@ const IDENTITY_MAGIC: [u8; 8] = *b"\x89PLident";
 const IDENTITY_BYTES: usize = 32;
 
 /// Which journal this is, and how often it was opened.
-struct Identity {
+pub(crate) struct Identity {
     journal: u64,
     life: u64,
 }
@@ -77,6 +77,22 @@ impl Identity {
             identity.store(options)?;
         }
         Ok(identity)
+    }
+
+    /// Reads the stored identity again; one that no longer verifies is written anew. False when it was damaged.
+    pub(crate) fn check(options: &Options, journal: u64, life: u64) -> Result<bool, JournalFault> {
+        let path = options.dir.join("identity");
+        let mut bytes = [0; IDENTITY_BYTES];
+        let file = options.disk.open(&path, OpenMode::Existing).map_err(JournalFault::disk("open", &path));
+        let read = file.ok().and_then(|file| {
+            file.forget_cached();
+            crate::disk::read_exact(&*file, &mut bytes, 0).ok()
+        });
+        let good = read.and_then(|()| Self::decode(&bytes)).is_some_and(|found| (found.journal, found.life) == (journal, life));
+        if !good {
+            Self { journal, life }.store(options)?;
+        }
+        Ok(good)
     }
 
     fn store(&self, options: &Options) -> Result<(), JournalFault> {
@@ -132,13 +148,13 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Core>, Writer), JournalFault
     for sequence in sequences {
         found.push(look(&options, &identity, sequence)?);
     }
-    let mut view = replay(&identity, &mut found)?;
-    verify_entries(&found, &mut view);
+    let view = replay(&identity, &mut found)?;
+    let hurt = verify_entries(&found, &view);
     for segment in &mut found {
         seal(&options, segment)?;
     }
     let (spares, next_spare) = spares(&options, &names);
-    start(options, identity, found, view, spares, next_spare, lock)
+    start(options, identity, found, (view, hurt), (spares, next_spare), lock)
 }
 
 fn look(options: &Options, identity: &Identity, sequence: u32) -> Result<Found, JournalFault> {
@@ -283,23 +299,22 @@ fn take(frame: &Frame<'_>, at: Loc, view: &mut View, footer: &mut Footer) {
     }
 }
 
-/// Reads every live entry of the segments that were not read through; a group with one that does not verify is damaged.
-fn verify_entries(found: &[Found], view: &mut View) {
+/// Reads every live entry of the segments that were not read through. Returns those that do not verify; what else there is of their groups
+/// is known and sound.
+fn verify_entries(found: &[Found], view: &View) -> BTreeMap<(u32, u64), Loc> {
     let segments: HashMap<u32, &Arc<Segment>> = found.iter().map(|found| (found.segment.sequence, &found.segment)).collect();
     let scanned = found.last().map_or(0, |last| last.segment.sequence);
-    for (group, state) in &mut view.groups {
-        for (skip, at) in state.entries.iter().enumerate() {
-            if at.segment == scanned {
-                continue;
-            }
-            let good = segments.get(&at.segment).is_some_and(|segment| read_entry(segment, *at, *group, state.first + skip as u64).is_ok());
-            if !good {
-                tracing::error!(group, segment = at.segment, offset = at.offset, "an entry is damaged or missing");
-                state.damaged = true;
-                break;
+    let mut hurt = BTreeMap::new();
+    for (group, state) in &view.groups {
+        for (skip, at) in state.entries.iter().enumerate().filter(|(_, at)| at.segment != scanned) {
+            let index = state.first + skip as u64;
+            if segments.get(&at.segment).is_none_or(|segment| read_entry(segment, *at, *group, index).is_err()) {
+                tracing::error!(group, index, segment = at.segment, offset = at.offset, "an entry is damaged or missing");
+                hurt.insert((*group, index), *at);
             }
         }
     }
+    hurt
 }
 
 /// An entry's bytes from its place, verified.
@@ -370,9 +385,8 @@ fn start(
     options: Options,
     identity: Identity,
     found: Vec<Found>,
-    view: View,
-    spares: Vec<Spare>,
-    next_spare: u64,
+    (view, hurt): (View, BTreeMap<(u32, u64), Loc>),
+    (spares, next_spare): (Vec<Spare>, u64),
     lock: Box<dyn std::any::Any + Send + Sync>,
 ) -> Result<(Arc<Core>, Writer), JournalFault> {
     let header = match found.last() {
@@ -409,8 +423,17 @@ fn start(
         dead: None,
         closing: false,
         counters: Counters::default(),
+        roll: false,
+        hurt,
+        lost_bodies: Vec::new(),
     };
     fill_index(&mut state, &found);
+    let spoiled: Vec<u32> = state.hurt.values().map(|at| at.segment).collect();
+    for sequence in spoiled {
+        if let Some(stored) = state.segments.get_mut(&sequence) {
+            stored.condemned = true;
+        }
+    }
     let core = Arc::new(Core {
         journal_id: identity.journal,
         life: identity.life,
@@ -445,6 +468,9 @@ fn fill_index(state: &mut State, found: &[Found]) {
             live_bodies: 0,
             live_bytes: 0,
             tombs_carried: footer.is_some_and(|footer| footer.tombs.is_empty()),
+            // Without a header it could not be sealed, so it would stay for ever.
+            condemned: found.seal.is_none(),
+            emptied: false,
         };
         state.segments.insert(sequence, stored);
         for body in footer.iter().flat_map(|footer| &footer.bodies) {

@@ -9,7 +9,7 @@ use crate::view::GroupView;
 use bytes::Bytes;
 use parliament_ids::{BodyHash, GroupId};
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -206,6 +206,10 @@ pub(crate) struct Stored {
     pub(crate) live_bytes: u64,
     /// True once every tomb it holds has been written again elsewhere or concerns no segment that is left.
     pub(crate) tombs_carried: bool,
+    /// Some of its bytes no longer verify: what lives in it is carried out of it, and its file is not kept.
+    pub(crate) condemned: bool,
+    /// All that could be carried out of it was.
+    pub(crate) emptied: bool,
 }
 
 /// A file that is ready to become a segment.
@@ -237,7 +241,8 @@ pub(crate) struct State {
     pub(crate) spares: Vec<Spare>,
     pub(crate) next_spare: u64,
     /// Segments that nothing needs any more, waiting for their last reader.
-    pub(crate) retired: Vec<Arc<Segment>>,
+    /// With each, whether it was condemned.
+    pub(crate) retired: Vec<(Arc<Segment>, bool)>,
     /// Live entries by segment, as of the last synced batch.
     pub(crate) durable_entries: BTreeMap<u32, u64>,
     /// Share of body bytes in the last complete segment, percent; none before there was one.
@@ -245,9 +250,26 @@ pub(crate) struct State {
     pub(crate) dead: Option<JournalFault>,
     pub(crate) closing: bool,
     pub(crate) counters: Counters,
+    /// The writer starts a new segment before it writes anything else.
+    pub(crate) roll: bool,
+    /// Entries that no longer verify where they lie, and that memory does not have either.
+    pub(crate) hurt: BTreeMap<(u32, u64), Loc>,
+    /// Bodies that were found damaged and forgotten, for whoever gets them anew; at most [`LOST_BODIES_MAX`].
+    pub(crate) lost_bodies: Vec<BodyHash>,
 }
 
+/// Damaged bodies remembered until somebody asks; what is beyond is found missing by whoever looks for it.
+const LOST_BODIES_MAX: usize = 100_000;
+
 impl State {
+    /// A body was found damaged and is forgotten.
+    pub(crate) fn lost(&mut self, hash: BodyHash) {
+        self.counters.quarantined += 1;
+        if self.lost_bodies.len() < LOST_BODIES_MAX {
+            self.lost_bodies.push(hash);
+        }
+    }
+
     pub(crate) fn next_stamp(&mut self) -> u32 {
         self.stamp = self.stamp.wrapping_add(1);
         self.stamp
@@ -281,6 +303,16 @@ impl State {
             stored.live_bytes = stored.live_bytes.saturating_sub(u64::from(tomb.at.len));
         }
         known
+    }
+}
+
+impl State {
+    /// Forgets the places of bodies in a segment at other offsets than these.
+    pub(crate) fn forget_places(&mut self, segment: u32, but: &BTreeSet<u32>) {
+        let gone = self.index.retain_in(segment, |offset| but.contains(&offset));
+        if let Some(stored) = self.segments.get_mut(&segment) {
+            stored.live_bodies = stored.live_bodies.saturating_sub(gone);
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Stats {
     pub quarantined: u64,
     /// Segments in use.
     pub segments: u64,
+    /// Bytes of them that are written.
+    pub used_bytes: u64,
     /// Ready files: the next segment and the reserve.
     pub spares: u64,
     /// Bodies known.
