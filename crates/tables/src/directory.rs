@@ -5,6 +5,7 @@
 //! aside.N/      at most one database that could not be used, for inspection
 //! redo          the last flush, with its number: completes it in sled after a crash, and shows whether sled has lost it
 //! incomplete    present while the tables wait for a snapshot; says why
+//! check/        a copy of the database while it is looked at
 //! ```
 
 use std::fs::{self, File};
@@ -76,6 +77,10 @@ impl Directory {
     /// The redo file.
     pub(crate) fn redo(&self) -> PathBuf {
         self.0.join("redo")
+    }
+    /// Where a copy of the database is looked at.
+    pub(crate) fn copy(&self) -> PathBuf {
+        self.0.join("check")
     }
     fn mark(&self) -> PathBuf {
         self.0.join("incomplete")
@@ -160,15 +165,7 @@ impl Directory {
 
     /// Removes what an interrupted open of sled leaves: every later open would fail because of it.
     pub(crate) fn remove_generating(&self, number: u64) -> Result<(), TableError> {
-        let database = self.database(number);
-        for entry in fs::read_dir(&database).map_err(TableError::io("list", &database))? {
-            let entry = entry.map_err(TableError::io("list", &database))?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
-                remove(&entry.path())?;
-            }
-        }
-        Ok(())
+        remove_generating(&self.database(number))
     }
 
     /// Makes the files of a new database durable by name; sled syncs neither its settings file nor a folder.
@@ -179,4 +176,16 @@ impl Directory {
         sync_dir(&database)?;
         self.sync()
     }
+}
+
+/// As [`Directory::remove_generating`], in any folder of sled's.
+pub(crate) fn remove_generating(database: &Path) -> Result<(), TableError> {
+    for entry in fs::read_dir(database).map_err(TableError::io("list", database))? {
+        let entry = entry.map_err(TableError::io("list", database))?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }

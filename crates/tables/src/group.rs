@@ -1,6 +1,7 @@
 //! The tables of one group: commits, reads, flushes, snapshots and their installation.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use parliament_mailbox_state::{TableFault, Tables, Writes};
@@ -83,7 +84,7 @@ pub struct TableStats {
 /// is not one image: it sees each commit's effect on a record or not, as it comes by, up to 256 records at a time.
 #[derive(Clone)]
 pub struct GroupTables {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -92,6 +93,8 @@ pub(crate) struct Inner {
     shared: RwLock<Shared>,
     /// The number of the last flush. Held by a flush or an install: one at a time.
     flushing: Mutex<u64>,
+    /// A read has met something that cannot be right.
+    suspect: AtomicBool,
 }
 
 struct Shared {
@@ -134,7 +137,37 @@ impl Inner {
     fn write(&self) -> RwLockWriteGuard<'_, Shared> {
         self.shared.write().unwrap_or_else(PoisonError::into_inner)
     }
-    fn flushing(&self) -> MutexGuard<'_, u64> {
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+    pub(crate) fn options(&self) -> &TableOptions {
+        &self.options
+    }
+    /// The database in use.
+    pub(crate) fn base(&self) -> Result<Arc<Base>, TableError> {
+        self.read().base().cloned()
+    }
+    /// Puts another database, which holds all that was committed, in place of the one in use and the pending writes.
+    pub(crate) fn swap(&self, base: Base, applied: Vec<u8>) {
+        let mut shared = self.write();
+        if let Some(copies) = shared.snapshot.take() {
+            copies.cancel("the tables are being replaced");
+        }
+        let old = (std::mem::take(&mut shared.active), shared.frozen.take(), shared.base.replace(Arc::new(base)));
+        shared.durable = Some(applied);
+        shared.failed = None;
+        drop(shared);
+        self.suspect.store(false, Ordering::Release);
+        drop(old);
+    }
+    /// Remembers that a read has met damage.
+    fn noted<T>(&self, read: Result<T, TableError>) -> Result<T, TableError> {
+        if let Err(TableError::Damaged(_) | TableError::Sled { .. }) = read {
+            self.suspect.store(true, Ordering::Release);
+        }
+        read
+    }
+    pub(crate) fn flushing(&self) -> MutexGuard<'_, u64> {
         self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Reads through all layers while no commit can run.
@@ -160,6 +193,7 @@ impl GroupTables {
             return Err(TableError::SyncNotReal("the symbol is the C library's".into()));
         }
         let directory = Directory::open(dir)?;
+        crate::directory::remove(&directory.copy())?;
         if directory.read_mark()?.is_none()
             && let Some((number, why)) = match open_existing(&directory, options) {
                 Ok((base, flushed)) => return Ok(finish_open(directory, options, Some(base), flushed, None)),
@@ -209,6 +243,18 @@ impl GroupTables {
     #[must_use]
     pub fn durable(&self) -> Option<Vec<u8>> {
         self.inner.read().durable.clone()
+    }
+
+    /// True while the tables wait for a snapshot to be installed.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.inner.read().incomplete.is_some()
+    }
+
+    /// True when a read has met damage since the tables were opened or last rebuilt: the owner should [`GroupTables::rebuild`] them.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.inner.suspect.load(Ordering::Acquire)
     }
 
     /// Whether enough is pending that the owner should flush soon.
@@ -367,6 +413,8 @@ impl GroupTables {
         shared.durable = applied;
         shared.incomplete = None;
         shared.failed = None;
+        drop(shared);
+        self.inner.suspect.store(false, Ordering::Release);
     }
 
     /// Bytes of the files.
@@ -456,15 +504,15 @@ impl GroupTables {
 
 impl Tables for GroupTables {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableFault> {
-        Ok(self.read_one(key)?)
+        Ok(self.inner.noted(self.read_one(key))?)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), TableFault> {
-        if from < to { Ok(self.scan_from(from, Some(to), visit)?) } else { Ok(()) }
+        if from < to { Ok(self.inner.noted(self.scan_from(from, Some(to), visit))?) } else { Ok(()) }
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableFault> {
-        if from < to { Ok(self.inner.with_view(|view| view.last(from, to))?) } else { Ok(None) }
+        if from < to { Ok(self.inner.noted(self.inner.with_view(|view| view.last(from, to)))?) } else { Ok(None) }
     }
 }
 
@@ -521,6 +569,12 @@ fn finish_open(directory: Directory, options: &TableOptions, base: Option<Base>,
         failed: None,
         snapshot: None,
     };
-    let inner = Inner { directory, options: options.clone(), shared: RwLock::new(shared), flushing: Mutex::new(flushed.number) };
+    let inner = Inner {
+        directory,
+        options: options.clone(),
+        shared: RwLock::new(shared),
+        flushing: Mutex::new(flushed.number),
+        suspect: AtomicBool::new(false),
+    };
     Opened { tables: GroupTables { inner: Arc::new(inner) }, state }
 }

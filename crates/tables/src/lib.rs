@@ -28,14 +28,18 @@
 //!
 //! # Never the only copy
 //! Everything here can be built again from a snapshot file and the log. When sled cannot be opened, or a record's checksum is wrong, the
-//! database is set aside and the tables start empty in a state that refuses commits until a snapshot is installed.
+//! database is set aside and the tables start empty in a state that refuses commits until a snapshot is installed. While the process runs,
+//! [`GroupTables::check`] reads what lies on the medium, and [`GroupTables::rebuild`] replaces the database at the same applied mark, beside
+//! the readers of the old one.
 
 mod base;
+mod check;
 mod directory;
 mod error;
 mod group;
 mod layers;
 mod real_sync;
+mod rebuild;
 mod record;
 mod recover;
 mod self_test;
@@ -46,8 +50,10 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, forget_cached};
 pub use error::TableError;
 pub use group::{GroupTables, Opened, TableOptions, TableState, TableStats};
+pub use rebuild::Staging;
 pub use record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use self_test::{self_test, self_test_in};
 pub use snapshot_file::{META_BYTES_MAX, SnapshotInfo, read_snapshot_meta, verify_snapshot};

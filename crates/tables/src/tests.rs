@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod exact;
 mod install;
+mod rebuild;
 
 use std::path::Path;
 
