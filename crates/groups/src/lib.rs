@@ -19,6 +19,7 @@ mod inbound;
 mod link;
 mod log_store;
 mod machine;
+mod mend;
 mod mux;
 mod network;
 mod records;
@@ -37,6 +38,7 @@ pub use group::{ChangeError, Follower, Group, GroupMetrics, ProposeError, ReadEr
 pub use inbound::{Answer, Connection, Inbound, Refusal};
 pub use link::{AppendStream, BodyGate, CallKind, FrameSink, GateOutcome, GateRequest, LinkError, NoBodies, PeerLink, Peers};
 pub use machine::Machine;
+pub use mend::TablesFound;
 pub use set::{GroupSet, Ports};
 pub use snapshots::SnapshotFile;
 pub use start::{GroupStart, StartError};

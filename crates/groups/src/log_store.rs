@@ -68,7 +68,7 @@ impl LogStore {
     }
 
     /// Entries from `from` up to but not including `to`, as many as [`READ_BYTES`] allow and at least one if there is one.
-    fn read(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+    pub(crate) fn read(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let entries = self.log.read(from, to, READ_BYTES).map_err(fault)?;
         entries.into_iter().map(decode).collect()
     }

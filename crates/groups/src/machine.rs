@@ -20,6 +20,10 @@ pub trait Machine: Send + Sync + 'static {
     /// When a record cannot be read or the command cannot be decoded. The group stops here: an entry is never skipped.
     fn apply(&self, tables: &mut Overlay<'_>, index: u64, command: &[u8]) -> Result<Self::Reply, TableFault>;
 
+    /// Called before the tables are rebuilt beside their readers, because something in them is damaged: what this node answers from them alone
+    /// must be earned anew (rule 7). Must not block.
+    fn rebuilding(&self) {}
+
     /// Called once per chunk, in order, after the chunk is in the tables and before any proposer is told. `index` is the
     /// last entry's. Must not block for long.
     fn committed(&self, tables: &GroupTables, index: u64, replies: &[Self::Reply]);
@@ -47,6 +51,7 @@ pub(crate) trait Replies: Send {
 
 /// [`Machine`] without its reply type.
 pub(crate) trait AnyMachine: Send + Sync {
+    fn rebuilding(&self);
     fn apply(self: Arc<Self>, tables: &mut Overlay<'_>, chunk: &[Applicable]) -> Result<Box<dyn Replies>, ApplyFault>;
 }
 
@@ -56,6 +61,9 @@ struct Chunk<M: Machine> {
 }
 
 impl<M: Machine> AnyMachine for M {
+    fn rebuilding(&self) {
+        Machine::rebuilding(self);
+    }
     fn apply(self: Arc<Self>, tables: &mut Overlay<'_>, chunk: &[Applicable]) -> Result<Box<dyn Replies>, ApplyFault> {
         let mut replies = Vec::with_capacity(chunk.len());
         for entry in chunk {

@@ -24,6 +24,9 @@ use tokio::time::Instant;
 /// How often each group looks whether tables are to be flushed or a snapshot is due.
 const CARE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Between two tries to rebuild tables in which reads have met damage.
+const MEND_PAUSE: Duration = Duration::from_secs(5);
+
 /// What the node lends to consensus.
 pub struct Ports {
     /// The transport.
@@ -193,8 +196,13 @@ struct Caretaker {
 impl Caretaker {
     async fn run(self) {
         let mut flushed = Instant::now();
+        let mut mend_from = Instant::now();
         loop {
             tokio::time::sleep(CARE_INTERVAL).await;
+            if self.core.tables.is_suspect() && Instant::now() >= mend_from {
+                self.mend().await;
+                mend_from = Instant::now() + MEND_PAUSE;
+            }
             if self.core.tables.needs_flush() || flushed.elapsed() >= self.flush_interval {
                 self.flush().await;
                 flushed = Instant::now();
@@ -202,6 +210,18 @@ impl Caretaker {
             if self.policy.is_due(self.core.growth.get(), self.newest_bytes()) && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// A read has met damage.
+    async fn mend(&self) {
+        let core = self.core.clone();
+        match tokio::task::spawn_blocking(move || core.rebuild()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(group = %self.core.group, %error, "damaged tables cannot be rebuilt from what is on this node")
+            }
+            Err(error) => tracing::error!(group = %self.core.group, %error, "the rebuild panicked"),
         }
     }
 

@@ -167,6 +167,16 @@ impl SnapshotDir {
         file
     }
 
+    /// Gives up a file that does not verify; it stays beside the others, where an operator can look at it, until the next start.
+    pub(crate) fn put_aside(&self, file: &SnapshotFile) -> io::Result<()> {
+        let mut newest = lock(&self.newest);
+        if newest.as_ref().is_some_and(|newest| newest.path() == file.path()) {
+            *newest = None;
+        }
+        fs::rename(file.path(), file.path().with_extension("damaged-snapshot"))?;
+        sync_folder(&self.folder)
+    }
+
     /// Moves a verified file of a peer into the folder, durably, and makes it the newest one.
     pub(crate) fn adopt_received(&self, file: &SnapshotFile) -> io::Result<SnapshotFile> {
         let path = self.path_for(&Applied::of_meta(file.meta()));

@@ -3,12 +3,13 @@
 use crate::link::BodyGate;
 use crate::log_store::LogStore;
 use crate::machine::AnyMachine;
-use crate::snapshots::SnapshotDir;
+use crate::records::{Applied, encode_log_id};
+use crate::snapshots::{SnapshotDir, describe};
 use crate::state_machine::Core;
 use openraft::ConfigError;
 use parliament_ids::GroupId;
 use parliament_journal::GroupLog;
-use parliament_tables::{Opened, TableError, TableState};
+use parliament_tables::{GroupTables, Opened, TableError, TableState};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,14 +33,14 @@ pub struct GroupStart {
 /// A group cannot start on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The tables end before the log begins and no snapshot file here closes the gap: fetch one from a peer that covers at
-    /// least `purged` ([`crate::Group::snapshot`] there) and start again with it as [`GroupStart::rescue`]. Vote and log stay.
+    /// The tables end before the log begins, or entries of the log are lost, and no snapshot file here closes the gap: fetch one from a peer
+    /// that covers at least `purged` ([`crate::Group::snapshot`] there) and start again with it as [`GroupStart::rescue`]. Vote and log stay.
     #[error("a snapshot that covers index {purged} is needed from a peer")]
     SnapshotNeeded {
-        /// The last entry that the log no longer has.
+        /// The last entry that the log does not have.
         purged: u64,
     },
-    /// Synced frames of the group's log were lost: this replica may have broken a promise. It must be removed from the group,
+    /// Synced frames of the group's log were lost, its vote may be among them: this replica may have broken a promise. It must be removed from the group,
     /// its log reset ([`GroupLog::reset`]), and join anew as a learner.
     #[error("the log of group {0} is damaged")]
     LogDamaged(GroupId),
@@ -74,38 +75,87 @@ pub(crate) fn open(start: GroupStart, machine: Arc<dyn AnyMachine>) -> Result<Pr
     let GroupStart { group, dir, log, tables: Opened { tables, state }, rescue, .. } = start;
     let snapshots = Arc::new(SnapshotDir::open(&dir, group)?);
     if let Some(path) = rescue {
-        let file = snapshots.describe_file(path)?;
+        let file = snapshots.describe_file(path.clone())?;
         snapshots.verify(&file)?;
-        snapshots.adopt_received(&file)?;
+        // The log may have been purged up to an own one that covers more.
+        if file.index() >= snapshots.newest_index() {
+            snapshots.adopt_received(&file)?;
+        } else {
+            std::fs::remove_file(path)?;
+        }
     }
     if log.state().damaged {
         return Err(StartError::LogDamaged(group));
     }
+    let mut complete = matches!(state, TableState::Fresh | TableState::Ready { .. });
+    if let Some(hurt) = log.state().hurt {
+        cover(group, hurt, &log, complete.then_some(&tables), &snapshots)?;
+    }
     let log = LogStore::open(log)?;
-    let complete = matches!(state, TableState::Fresh | TableState::Ready { .. });
-    if !complete && snapshots.newest().is_none() {
+    // Tables that are behind the newest snapshot, or unusable, are replaced by it; the log supplies the rest.
+    while let Some(file) = snapshots.newest() {
+        let applied = if complete { applied_of(&tables)? } else { Applied::default() };
+        if complete && applied.index() >= file.index() {
+            break;
+        }
+        tracing::warn!(%group, ?state, applied = ?applied.index(), snapshot = ?file.index(), "tables are rebuilt from the snapshot on this node");
+        match tables.install(file.path()) {
+            Ok(_) => complete = true,
+            Err(TableError::Damaged(why)) => {
+                tracing::error!(%group, why, path = %file.path().display(), "a snapshot file is damaged and not used");
+                snapshots.put_aside(&file)?;
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    if !complete {
         if let Some(purged) = log.purged() {
             return Err(StartError::SnapshotNeeded { purged: purged.index() });
         }
         tracing::warn!(%group, ?state, "tables start empty: the log reaches back to its first entry");
         tables.start_empty()?;
     }
-    // Tables that are behind the newest snapshot, or unusable, are replaced by it; the log supplies the rest.
-    if let Some(file) = snapshots.newest() {
-        let applied =
-            if complete { Core::new(group, tables.clone(), snapshots.clone(), machine.clone())?.applied() } else { Default::default() };
-        if !complete || applied.index() < file.index() {
-            tracing::warn!(%group, ?state, applied = ?applied.index(), snapshot = ?file.index(), "tables are rebuilt from the snapshot on this node");
-            tables.install(file.path())?;
-        }
-    }
-    let core = Arc::new(Core::new(group, tables, snapshots, machine)?);
+    let core = Arc::new(Core::new(group, tables, snapshots, log.clone(), machine)?);
     if let Some(purged) = log.purged()
         && core.applied().index() < Some(purged.index())
     {
         return Err(StartError::SnapshotNeeded { purged: purged.index() });
     }
     Ok(Prepared { log, core })
+}
+
+/// Makes a log whole that has lost entries up to `hurt`, and nothing else: the vote and the log's ends are known. Once a snapshot covers them
+/// they are needed for nothing, as after any purge. Without one the replica must not take part: it may have acknowledged what it lost.
+fn cover(group: GroupId, hurt: u64, log: &GroupLog, tables: Option<&GroupTables>, snapshots: &SnapshotDir) -> Result<(), StartError> {
+    let newest = || snapshots.newest().filter(|file| file.index() >= Some(hurt) && snapshots.verify(file).is_ok());
+    if newest().is_none()
+        && let Some(tables) = tables
+    {
+        let applied = applied_of(tables)?;
+        if applied.index() >= Some(hurt) {
+            let path = snapshots.path_for(&applied);
+            let written = tables.snapshot_to(&path, &describe(group, &applied)).and_then(|run| run.run()).and_then(|_| tables.flush());
+            match written {
+                Ok(_) => drop(snapshots.adopt(path, applied.meta())),
+                Err(error @ (TableError::Damaged(_) | TableError::Sled { .. })) => tables.condemn(&error.to_string())?,
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+    let file = newest().ok_or(StartError::SnapshotNeeded { purged: hurt })?;
+    let Some(last) = file.meta().last_log_id else { return Err(StartError::SnapshotNeeded { purged: hurt }) };
+    tracing::warn!(%group, hurt, snapshot = last.index(), "entries of the log are lost here; it begins anew behind a snapshot that covers them");
+    let (told, heard) = std::sync::mpsc::channel();
+    // The receiver waits below.
+    log.purge_to(last.index(), encode_log_id(&last), Box::new(move |result| drop(told.send(result))));
+    heard.recv().map_err(|_| StartError::Stopping)?.map_err(|fault| StartError::Storage(io::Error::other(fault)))
+}
+
+fn applied_of(tables: &GroupTables) -> Result<Applied, StartError> {
+    match tables.applied() {
+        None => Ok(Applied::default()),
+        Some(mark) => Ok(Applied::decode(mark.into()).map_err(io::Error::other)?),
+    }
 }
 
 impl Prepared {

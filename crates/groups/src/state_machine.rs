@@ -2,6 +2,7 @@
 
 use crate::executor::Executor;
 use crate::lock;
+use crate::log_store::LogStore;
 use crate::machine::{AnyMachine, Applicable, Replies};
 use crate::records::Applied;
 use crate::snapshots::{SnapshotDir, SnapshotFile, describe};
@@ -55,9 +56,12 @@ pub(crate) struct Core {
     pub(crate) tables: GroupTables,
     pub(crate) snapshots: Arc<SnapshotDir>,
     pub(crate) growth: Growth,
-    machine: Arc<dyn AnyMachine>,
+    pub(crate) machine: Arc<dyn AnyMachine>,
+    pub(crate) log: LogStore,
     applied: Mutex<Applied>,
     applied_index: watch::Sender<Option<u64>>,
+    /// Held while the tables change: by an apply, an install or a rebuild.
+    pub(crate) changing: Mutex<()>,
 }
 
 struct Chunk {
@@ -67,10 +71,17 @@ struct Chunk {
 
 impl Core {
     /// The tables must be complete.
-    pub(crate) fn new(group: GroupId, tables: GroupTables, snapshots: Arc<SnapshotDir>, machine: Arc<dyn AnyMachine>) -> io::Result<Self> {
+    pub(crate) fn new(
+        group: GroupId,
+        tables: GroupTables,
+        snapshots: Arc<SnapshotDir>,
+        log: LogStore,
+        machine: Arc<dyn AnyMachine>,
+    ) -> io::Result<Self> {
         let applied = read_applied(&tables)?;
         let (applied_index, _) = watch::channel(applied.index());
-        Ok(Self { group, tables, snapshots, growth: Growth::default(), machine, applied: Mutex::new(applied), applied_index })
+        let (growth, applied, changing) = (Growth::default(), Mutex::new(applied), Mutex::default());
+        Ok(Self { group, tables, snapshots, growth, machine, log, applied, applied_index, changing })
     }
     pub(crate) fn applied(&self) -> Applied {
         lock(&self.applied).clone()
@@ -86,6 +97,7 @@ impl Core {
 
     /// Applies a chunk: all of it or nothing.
     fn apply(&self, chunk: Chunk) -> io::Result<()> {
+        let _alone = lock(&self.changing);
         let mut applied = self.applied();
         let mut commands = Vec::with_capacity(chunk.entries.len());
         for (entry, _) in &chunk.entries {
@@ -109,26 +121,49 @@ impl Core {
         Ok(())
     }
 
+    /// Damage that is met on the way is mended, and the chunk applied once more: all of it or nothing is in the tables.
     fn commit(&self, commands: &[Applicable], applied: &Applied) -> io::Result<Box<dyn Replies>> {
+        let fault = match self.try_commit(commands, applied) {
+            Err(fault) if fault.damage => fault,
+            other => return other.map_err(|fault| self.refused(&fault)),
+        };
+        tracing::error!(group = %self.group, index = fault.index, why = fault.why, "the tables are damaged");
+        match self.rebuild_alone() {
+            Ok(()) => self.try_commit(commands, applied).map_err(|fault| self.refused(&fault)),
+            Err(error) => {
+                tracing::error!(group = %self.group, %error, "the tables cannot be rebuilt from what is on this node");
+                Err(self.refused(&fault))
+            }
+        }
+    }
+
+    fn try_commit(&self, commands: &[Applicable], applied: &Applied) -> Result<Box<dyn Replies>, CommitFault> {
         let mut overlay = Overlay::new(&self.tables);
         let replies = self.machine.clone().apply(&mut overlay, commands).map_err(|fault| {
-            tracing::error!(group = %self.group, index = fault.index, fault = %fault.fault, "an entry cannot be applied: the group stops on this node");
-            if is_damage(&fault.fault.what)
-                && let Err(error) = self.tables.condemn(&fault.fault.what)
-            {
-                tracing::error!(group = %self.group, %error, "damaged tables could not be marked");
-            }
-            io::Error::other(fault.fault)
+            let why = fault.fault.what;
+            CommitFault { index: fault.index, damage: is_damage(&why), why }
         })?;
-        self.tables.commit(overlay.into_writes(), &applied.encode()).map_err(|error| {
-            tracing::error!(group = %self.group, %error, "tables refuse a commit: the group stops on this node");
-            io::Error::other(error)
+        self.tables.commit(overlay.into_writes(), &applied.encode()).map_err(|error| CommitFault {
+            index: applied.index().unwrap_or(0),
+            damage: matches!(error, TableError::Damaged(_) | TableError::Sled { .. }),
+            why: error.to_string(),
         })?;
         Ok(replies)
     }
 
+    fn refused(&self, fault: &CommitFault) -> io::Error {
+        tracing::error!(group = %self.group, index = fault.index, fault = fault.why, "an entry cannot be applied: the group stops on this node");
+        if fault.damage
+            && let Err(error) = self.tables.condemn(&fault.why)
+        {
+            tracing::error!(group = %self.group, %error, "damaged tables could not be marked");
+        }
+        io::Error::other(fault.why.clone())
+    }
+
     /// Replaces the tables by a snapshot, which becomes this node's newest one first: a crash on the way finds it there.
     pub(crate) fn install(&self, file: &SnapshotFile) -> io::Result<()> {
+        let _alone = lock(&self.changing);
         let file = self.snapshots.adopt_received(file)?;
         self.tables.install(file.path()).map_err(io::Error::other)?;
         self.growth.subtract((u64::MAX, u64::MAX));
@@ -140,9 +175,15 @@ impl Core {
     /// Writes a snapshot whose moment was fixed, and makes the tables durable at least up to it, so that a restart after
     /// the log was purged needs no install.
     pub(crate) fn finish_snapshot(&self, Begun { run, of, growth }: Begun) -> Result<SnapshotFile, TableError> {
+        let file = self.finish_unflushed(Begun { run, of, growth })?;
+        self.tables.flush()?;
+        Ok(file)
+    }
+
+    /// As [`Core::finish_snapshot`], for tables that are about to be replaced.
+    pub(crate) fn finish_unflushed(&self, Begun { run, of, growth }: Begun) -> Result<SnapshotFile, TableError> {
         let path = self.snapshots.path_for(&of);
         let info = run.run()?;
-        self.tables.flush()?;
         self.growth.subtract(growth);
         tracing::info!(group = %self.group, index = ?of.index(), records = info.records, bytes = info.bytes, "snapshot written");
         Ok(self.snapshots.adopt(path, of.meta()))
@@ -164,9 +205,17 @@ pub(crate) struct Begun {
     growth: (u64, u64),
 }
 
-/// The tables say of a damaged record "damaged: …", see [`TableError::Damaged`]; faults carry only the text.
+/// Why a chunk is not in the tables.
+struct CommitFault {
+    index: u64,
+    why: String,
+    /// The tables are at fault, and not the entry.
+    damage: bool,
+}
+
+/// The tables say of a damaged record "damaged: …", and of what sled cannot read "sled, …", see [`TableError`]; faults carry only the text.
 fn is_damage(what: &str) -> bool {
-    what.starts_with("damaged:")
+    what.starts_with("damaged:") || what.starts_with("sled, ")
 }
 
 fn read_applied(tables: &GroupTables) -> io::Result<Applied> {

@@ -9,7 +9,7 @@ use parliament_ids::{AccountId, BodyHash, Boot, Fence, NodeId, OpNo};
 use parliament_mailbox_state::{Applied, Change, Command, Overlay, TableFault, UserCommand, apply, bodies_named};
 use parliament_tables::GroupTables;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::oneshot;
 
 /// Names a proposal: no two entries share one. Under a fence only its owner proposes, and numbers what it does; but several nodes may
@@ -44,6 +44,7 @@ pub struct UsersMachine {
     hub: Arc<WatchHub>,
     bodies: Arc<dyn BodyEvents>,
     waiting: Mutex<HashMap<ProposalKey, oneshot::Sender<Applied>>>,
+    suspend: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What one entry came to on this replica.
@@ -80,7 +81,11 @@ impl UsersMachine {
     /// A machine that wakes `hub`.
     #[must_use]
     pub fn new(hub: Arc<WatchHub>, bodies: Arc<dyn BodyEvents>) -> Arc<Self> {
-        Arc::new(Self { hub, bodies, waiting: Mutex::new(HashMap::new()) })
+        Arc::new(Self { hub, bodies, waiting: Mutex::new(HashMap::new()), suspend: OnceLock::new() })
+    }
+    /// Says how this node's leases are ended before its tables are rebuilt (rule 7). Without, a rebuild ends none.
+    pub fn suspend_by(&self, suspend: impl Fn() + Send + Sync + 'static) {
+        let _ = self.suspend.set(Box::new(suspend));
     }
     /// Waits for the local apply of a proposal that is about to be made.
     #[must_use]
@@ -102,6 +107,12 @@ impl Machine for UsersMachine {
             _ => None,
         };
         Ok(Outcome { key, applied, bodies: bodies_named(&command).into() })
+    }
+
+    fn rebuilding(&self) {
+        if let Some(suspend) = self.suspend.get() {
+            suspend();
+        }
     }
 
     fn committed(&self, _: &GroupTables, _: u64, outcomes: &[Outcome]) {

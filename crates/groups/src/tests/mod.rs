@@ -3,4 +3,5 @@
 mod cluster;
 mod lab;
 mod many;
+mod mend;
 mod suite;
