@@ -218,6 +218,8 @@ impl Picker<'_> {
                 segment_bytes: self.bytes("storage.segment_bytes")?,
                 cache_bytes: self.bytes("storage.cache_bytes")?,
                 snapshot_entries: self.integer("storage.snapshot_entries")?,
+                scrub_days: self.integer("storage.scrub_days")?,
+                scrub_bytes_per_second: self.bytes("storage.scrub_bytes_per_second")?,
             },
             log: self.log()?,
         })

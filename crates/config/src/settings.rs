@@ -165,6 +165,10 @@ pub struct Storage {
     pub cache_bytes: u64,
     /// `storage.snapshot_entries`
     pub snapshot_entries: u64,
+    /// `storage.scrub_days`
+    pub scrub_days: u64,
+    /// `storage.scrub_bytes_per_second`
+    pub scrub_bytes_per_second: u64,
 }
 
 /// The form of log lines.

@@ -276,6 +276,18 @@ pub static SETTINGS: &[Setting] = &[
         Default::Is("20000"),
         "Log entries of a group between two snapshots. More: fewer bytes written, a longer start.",
     ),
+    setting(
+        "storage.scrub_days",
+        Kind::Integer(0, 365),
+        Default::Is("7"),
+        "Days between two passes that read everything on this node again, find what rotted, and mend it from the other nodes. 0: only when `body scrub start` asks for one.",
+    ),
+    setting(
+        "storage.scrub_bytes_per_second",
+        Kind::Bytes(MIB, 16 * GIB),
+        Default::Is("\"32MiB\""),
+        "Pace of such a pass: bytes read per second at most.",
+    ),
     setting("log.format", Kind::Choice(&["text", "json"]), Default::Is("\"text\""), "Form of the log lines on standard error."),
     setting(
         "log.filter",

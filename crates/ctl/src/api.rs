@@ -20,13 +20,16 @@
 //! | [`USER_SHOW`] | [`OneUser`] | [`User`] | `PC301` no such user (exit 67) |
 //! | [`USER_PASSWD`] | [`UserPasswd`] | [`Done`] | `PC301`; `PC302` unknown scheme (exit 64) |
 //! | [`USER_DELETE`] | [`UserDelete`] | [`Done`] | `PC301` |
-//! | [`USER_VERIFY`] | [`Page`] | [`Verified`] | 69 |
+//! | [`USER_VERIFY`] | [`Verify`] | [`Verified`] | 69 |
 //! | [`LEASE_SHOW`] | [`OneUser`] | [`Lease`] | `PC301` |
 //! | [`LEASE_LIST`] | [`Page`] | [`Leases`] | 69 |
 //! | [`LEASE_MOVE`] | [`LeaseMove`] | [`Lease`] | `PC301`; `PC320` no such node, or no copy of the user there (exit 64) |
 //! | [`SESSION_LIST`] | [`Mask`] | [`Sessions`] | never; nodes that do not answer stand in `unreachable` |
 //! | [`SESSION_KICK`] | [`Kick`] | [`Kicked`] | never, likewise |
 //! | [`REPLICATION_STATUS`] | [`Nothing`] | [`Replication`] | never, likewise |
+//! | [`BODY_SCRUB_START`] | [`ScrubStart`] | [`Scrubs`] | `PC230` no such node (exit 64) |
+//! | [`BODY_SCRUB_STATUS`] | [`Nothing`] | [`Scrubs`] | never; nodes that do not answer stand in `unreachable` |
+//! | [`USER_REPAIR`] | [`UserRepair`] | [`Repaired`] | 69 |
 //! | [`DOCTOR`] | [`Examine`] | [`Exam`] | never: it answers without a quorum and before there is a cluster |
 //! | [`METRICS`] | [`Nothing`] | [`Metrics`] | never: this node's |
 //!
@@ -34,8 +37,10 @@
 //! Masks know `*` (any text) and `?` (any character), and ignore ASCII case; a mask without a domain also matches names of any domain.
 
 mod exam;
+mod integrity;
 
 pub use exam::{Certificate, CopyExam, Exam, Examine, Heard, Member, NodeExam};
+pub use integrity::{NodeScrub, Repaired, ReplicaProblem, ScrubPass, ScrubStart, Scrubs, UserRepair, Verified, VerifiedUser, Verify};
 
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -90,6 +95,12 @@ verbs! {
     USER_DELETE = "user.delete";
     /// Compares the replicas of a page of accounts.
     USER_VERIFY = "user.verify";
+    /// Makes replicas of a page of accounts that differ, or lack bodies, equal to the others.
+    USER_REPAIR = "user.repair";
+    /// Has nodes read everything again, and mend what is damaged.
+    BODY_SCRUB_START = "body.scrub.start";
+    /// How far they are.
+    BODY_SCRUB_STATUS = "body.scrub.status";
     /// Who holds a user.
     LEASE_SHOW = "lease.show";
     /// A page of who holds whom.
@@ -471,30 +482,6 @@ pub struct UserDelete {
     /// Change nothing, and tell what it would cost.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
-}
-
-/// Whether the replicas of an account are equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerifiedUser {
-    /// Its name.
-    pub name: String,
-    /// Its group.
-    pub group: u32,
-    /// The replicas' state hashes at one applied index, by node name; a replica that did not answer stands in `missing`.
-    pub hashes: Vec<(String, String)>,
-    /// Nodes with a copy that did not answer.
-    pub missing: Vec<String>,
-    /// True when all hashes are equal.
-    pub equal: bool,
-}
-
-/// A page of verified accounts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    /// The accounts.
-    pub users: Vec<VerifiedUser>,
-    /// True when a further page may follow the last name.
-    pub more: bool,
 }
 
 /// Who holds a user.

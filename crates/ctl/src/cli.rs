@@ -102,6 +102,9 @@ pub(crate) enum Verb {
     /// How far the replicas are.
     #[command(subcommand)]
     Replication(ReplicationVerb),
+    /// What the nodes keep.
+    #[command(subcommand)]
+    Body(BodyVerb),
     /// The configuration: check, show, explain.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -397,12 +400,44 @@ pub(crate) enum UserVerb {
         #[command(flatten)]
         change: Change,
     },
-    /// Compare the replicas of accounts by hash; exits 65 when some differ, 2 when some did not answer.
+    /// Compare the replicas of accounts by hash, check the rules about UIDs and counters, and look for every body; exits 65 when something
+    /// is wrong, 2 when some replica did not answer.
     Verify {
         /// Users; `*` and `?` stand for any text and any character.
         #[arg(default_value = "*")]
         mask: String,
+        /// Read and hash every body on every replica; give it time with --timeout.
+        #[arg(long)]
+        bodies: bool,
     },
+    /// Make replicas of accounts that differ from the majority, break a rule, or lack bodies like the others; exits 65 when something is left.
+    Repair {
+        /// Users; `*` and `?` stand for any text and any character.
+        mask: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BodyVerb {
+    /// Reading everything again (bodies, journal, tables, snapshots), and mending what is damaged.
+    #[command(subcommand)]
+    Scrub(ScrubVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScrubVerb {
+    /// Begin a pass.
+    Start {
+        /// The node; all nodes when none is named.
+        #[arg(value_name = "NODE")]
+        name: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// How far the passes are, and what the last ones found; exits 65 when something could not be mended, 2 when a node did not answer.
+    Status,
 }
 
 #[derive(Debug, Subcommand)]

@@ -361,8 +361,12 @@ fn verify_exits_by_what_it_finds() {
         hashes: vec![("n1".into(), "aa".into()), ("n2".into(), if equal { "aa" } else { "bb" }.into())],
         missing: missing.iter().map(|m| (*m).to_owned()).collect(),
         equal,
+        ..VerifiedUser::default()
     };
+    let problems = vec![ReplicaProblem { node: "n2".into(), what: "2 bodies are missing and 0 damaged".into() }];
+    let lacking = VerifiedUser { problems, ..user(true, &[]) };
     for (user, code, line) in [
+        (lacking, exit::DATA, "ann: on n2: 2 bodies are missing and 0 damaged"),
         (user(true, &[]), exit::OK, "1 of 1 users equal on all replicas, 0 differ, 0 not fully seen"),
         (user(true, &["n3"]), exit::WARNINGS, "ann: no answer from n3"),
         (user(false, &[]), exit::DATA, "ann: replicas differ: n1 aa, n2 bb"),
@@ -370,6 +374,49 @@ fn verify_exits_by_what_it_finds() {
         let outcome = answering(USER_VERIFY, json!(Verified { users: vec![user], more: false })).ask("user verify");
         assert_eq!((outcome.code, outcome.out.lines().next()), (code, Some(line)));
     }
+}
+
+#[test]
+fn repair_asks_first_and_tells_what_is_left() {
+    let page = |done: &[&str], left: &[&str], more| Repaired {
+        users: 1,
+        done: done.iter().map(|text| (*text).to_owned()).collect(),
+        left: left.iter().map(|text| (*text).to_owned()).collect(),
+        last: Some("ann".into()),
+        more,
+    };
+    let bench = bench(move |_, verb, request| {
+        assert_eq!(verb, USER_REPAIR);
+        let second = request["after"] == json!("ann");
+        let left: &[&str] = if second && request["dry_run"] != json!(true) { &["bob: n3 does not answer"] } else { &[] };
+        Ok(json!(page(&["fetch bodies of ann to n2"], left, !second)))
+    });
+    let outcome = bench.ask("user repair a* --dry-run");
+    assert_eq!((outcome.code, outcome.out.lines().next()), (exit::OK, Some("would: fetch bodies of ann to n2")));
+    assert!(bench.requests().iter().all(|request| request["dry_run"] == json!(true) && request["mask"] == json!("a*")));
+    let outcome = bench.ask("user repair a* --yes");
+    assert_eq!(outcome.code, exit::DATA);
+    assert!(outcome.out.contains("not mended: bob: n3 does not answer\n"), "{}", outcome.out);
+}
+
+#[test]
+fn scrub_is_started_on_one_node_or_all_and_its_state_is_a_table() {
+    let pass = ScrubPass { bytes: 2048, bodies: 7, records: 9, damaged: 3, repaired: 3, ..ScrubPass::default() };
+    let node = NodeScrub { node: "n2".into(), bytes_in_all: 2048, last: Some(pass.clone()), ..NodeScrub::default() };
+    let bench = answering(BODY_SCRUB_START, json!(Scrubs { nodes: vec![node.clone()], unreachable: Vec::new() }));
+    assert_eq!(bench.ask("body scrub start n2").out, "read about 2.0 KiB again on n2\n");
+    bench.ask("body scrub start --dry-run");
+    assert_eq!(bench.requests(), [json!({ "node": "n2" }), json!({ "dry_run": true })]);
+    let status = |pass: ScrubPass, unreachable: &[&str]| {
+        let node = NodeScrub { last: Some(pass), ..node.clone() };
+        let scrubs = Scrubs { nodes: vec![node], unreachable: unreachable.iter().map(|name| (*name).to_owned()).collect() };
+        answering(BODY_SCRUB_STATUS, json!(scrubs)).ask("body scrub status")
+    };
+    let outcome = status(pass.clone(), &[]);
+    assert_eq!(outcome.code, exit::OK);
+    assert!(outcome.out.contains("n2    finished       7        9        3         3               0\n"), "{}", outcome.out);
+    assert_eq!(status(pass.clone(), &["n3"]).code, exit::WARNINGS);
+    assert_eq!(status(ScrubPass { not_repairable: 1, ..pass }, &["n3"]).code, exit::DATA);
 }
 
 #[test]

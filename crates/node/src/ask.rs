@@ -47,6 +47,28 @@ pub(crate) enum Question {
         group: u32,
         accounts: Vec<u64>,
     },
+    /// What a replica's copies of accounts are like; with `bodies` each body is read and hashed.
+    Verify {
+        group: u32,
+        accounts: Vec<u64>,
+        bodies: bool,
+    },
+    /// Makes a replica's copies of accounts what the others have.
+    Resync {
+        group: u32,
+        accounts: Vec<u64>,
+        rebuild: bool,
+    },
+    /// A piece of the newest snapshot file of a group, which must cover this index.
+    Snapshot {
+        group: u32,
+        index: u64,
+        offset: u64,
+    },
+    /// How far the node's pass over everything is; with `start` one begins.
+    Scrub {
+        start: bool,
+    },
     /// What a replica of the group knows of accounts; with `fresh` at least all that was committed when it was asked.
     Accounts {
         group: u32,
@@ -118,8 +140,16 @@ pub(crate) enum Reply {
     Examined(Box<api::NodeExam>),
     Sessions(Vec<api::Session>),
     Count(u64),
-    /// The index up to which the replica is applied, and a hash per account.
+    /// The index up to which the replica is applied, 0 when that changed meanwhile, and a hash per account.
     Hashes(u64, Vec<(u64, String)>),
+    Replicas(Vec<Replica>),
+    /// The index that the snapshot covers, the file's bytes, and the piece in base64.
+    Snapshot {
+        covers: u64,
+        bytes: u64,
+        piece: String,
+    },
+    Scrub(Box<api::NodeScrub>),
     Accounts(Vec<AccountFacts>),
     MailPorts(MailPorts),
     Home(Option<u64>),
@@ -147,6 +177,23 @@ pub(crate) struct Facts {
     pub(crate) uid_regressions: u64,
     pub(crate) missing_bodies: u64,
     pub(crate) groups: BTreeMap<u32, GroupFacts>,
+    /// Groups that have a copy there and cannot be opened, and why.
+    #[serde(default)]
+    pub(crate) aside: BTreeMap<u32, String>,
+    /// Of these, those that must leave their group and come back.
+    #[serde(default)]
+    pub(crate) unfit: Vec<u32>,
+}
+
+/// A replica's copy of an account.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Replica {
+    pub(crate) account: u64,
+    /// Rules that do not hold; a few.
+    pub(crate) problems: Vec<String>,
+    pub(crate) bodies: u64,
+    pub(crate) missing: u64,
+    pub(crate) damaged: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -317,7 +364,26 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             Err(why) => Err(why),
         }),
         Question::Kick { mask, dry_run } => Reply::Count(kick(running, mask, *dry_run)),
-        Question::Hashes { group, accounts } => hashes(running, GroupId(*group), accounts),
+        Question::Hashes { group, accounts } => crate::replica::hashes(running, GroupId(*group), accounts),
+        Question::Verify { group, accounts, bodies } => {
+            let (running, group, accounts, bodies) = (running.clone(), GroupId(*group), accounts.clone(), *bodies);
+            let looked = tokio::task::spawn_blocking(move || crate::replica::verify(&running, group, &accounts, bodies)).await;
+            looked.unwrap_or_else(|error| Reply::Order(Err(error.to_string())))
+        }
+        Question::Resync { group, accounts, rebuild } => {
+            Reply::Order(crate::replica::resync(running, GroupId(*group), accounts, *rebuild).await)
+        }
+        Question::Snapshot { group, index, offset } => crate::mend::piece(running, GroupId(*group), *index, *offset).await,
+        Question::Scrub { start } => {
+            if *start {
+                running.scrubber.start();
+            }
+            let mut status = running.scrubber.status(running.config.node.name.clone());
+            if status.now.is_none() {
+                status.bytes_in_all = crate::scrub::bytes_in_all(running);
+            }
+            Reply::Scrub(Box::new(status))
+        }
         Question::Accounts { group, accounts, fresh } => account_facts(running, GroupId(*group), accounts, *fresh).await,
         Question::Forget { group, account } => {
             let command = Command::DeleteAccount { account: AccountId(*account) };
@@ -430,7 +496,9 @@ fn facts(running: &Running, with_users: bool) -> Facts {
         disk_free,
         refuses_bodies: running.journal.space() >= Space::NoBodies,
         uid_regressions: running.local.counters.uid_regressions.load(std::sync::atomic::Ordering::Relaxed),
-        missing_bodies: running.local.bodies.lacking() as u64,
+        missing_bodies: running.local.bodies.lacking().max(running.local.bodies.store().damaged().len()) as u64,
+        aside: running.aside().iter().map(|(group, why)| (group.0, why.to_string())).collect(),
+        unfit: running.aside().iter().filter(|(_, why)| **why == crate::mend::Aside::Damaged).map(|(group, _)| group.0).collect(),
         ..Facts::default()
     };
     for group in running.group_ids() {
@@ -528,20 +596,6 @@ fn kick(running: &Running, mask: &str, dry_run: bool) -> u64 {
         return frontend.registry().list().iter().filter(|info| is_meant(info)).count() as u64;
     }
     frontend.registry().kick("ended by the administrator", is_meant) as u64
-}
-
-fn hashes(running: &Running, group: GroupId, accounts: &[u64]) -> Reply {
-    let Some(shard) = running.local.shard(group) else { return Reply::Hashes(0, Vec::new()) };
-    let applied = |running: &Running| running.metrics(group).and_then(|metrics| metrics.applied).unwrap_or(0);
-    let before = applied(running);
-    let row = |id: &u64| {
-        let hash = view::state_hash(shard.group.tables(), AccountId(*id)).ok()?;
-        Some((*id, format!("{hash:032x}")))
-    };
-    let rows = accounts.iter().filter_map(row).collect();
-    // An entry applied in between makes the hashes of no one index: told as index 0, and asked again.
-    let after = applied(running);
-    Reply::Hashes(if before == after { before } else { 0 }, rows)
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How often the controller looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Every how many looks all nodes are asked for copies that are unfit.
+const UNFIT_EVERY: u64 = 6;
 /// How long a removed node is still told what group 0 commits.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Groups of which copies are under way at once.
@@ -33,6 +35,7 @@ pub(crate) async fn run(running: Arc<Running>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // When the calm began, and when the next leadership may move: a new controller only waits anew.
     let mut calm: Option<u64> = None;
+    let mut number = 0;
     while !running.is_draining() {
         interval.tick().await;
         if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
@@ -43,7 +46,8 @@ pub(crate) async fn run(running: Arc<Running>) {
         if running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
             continue;
         }
-        match look(&running, &mut calm).await {
+        number += 1;
+        match look(&running, &mut calm, number).await {
             Ok(()) => {}
             Err(why) => tracing::warn!(why, "the placement of groups is not looked after"),
         }
@@ -83,10 +87,28 @@ fn sight(running: &Running) -> Result<Option<Sight>, String> {
     Ok(Some(Sight { document, copies, group_0, seats, lost }))
 }
 
-async fn look(running: &Arc<Running>, calm: &mut Option<u64>) -> Result<(), String> {
+/// Voters that are set aside on their own nodes leave their groups, and come back as copies that are made anew.
+async fn let_unfit_leave(running: &Arc<Running>, sight: &Sight, facts: &BTreeMap<NodeId, Facts>) {
+    // Without a majority of the others nothing could be changed, and there would be nobody to learn from.
+    let able = |row: &&Copies| row.learners.is_empty() && row.leaving.is_empty() && row.voters.len() >= 3;
+    for copies in sight.copies.iter().filter(able) {
+        let unfit = |node: &NodeId| facts.get(node).is_some_and(|facts| facts.unfit.contains(&copies.group.0));
+        // One after the other: each is a change of the quorum.
+        if let Some(node) = copies.voters.iter().copied().find(unfit) {
+            tracing::error!(group = %copies.group, %node, "a copy is unfit to vote and leaves");
+            record(running, copies, Row { leaving: vec![node], ..row_of(copies) }).await;
+        }
+    }
+}
+
+async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Result<(), String> {
     let Some(sight) = sight(running)? else { return Ok(()) };
     members_of_group_0(running, &sight.document).await;
     voters_of_group_0(running, &sight).await;
+    if number.is_multiple_of(UNFIT_EVERY) {
+        let facts = ask_everybody(running, &sight).await;
+        let_unfit_leave(running, &sight, &facts).await;
+    }
     let moving: Vec<&Copies> = sight.copies.iter().filter(|row| !row.learners.is_empty() || !row.leaving.is_empty()).collect();
     if !moving.is_empty() {
         let facts = ask_everybody(running, &sight).await;
@@ -188,7 +210,10 @@ async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &B
     let words = facts.iter().filter_map(|(node, facts)| Some((*node, word(group, facts)?))).collect();
     let gives = sight.seats.iter().filter(|seat| !seat.takes).map(|seat| seat.id).collect();
     let led = led(group, facts);
-    let next = step(&row_of(copies), led.as_ref(), &words, &gives, &sight.lost);
+    // A copy that is unfit to vote is as good as lost to this group.
+    let mut lost = sight.lost.clone();
+    lost.extend(facts.iter().filter(|(_, facts)| facts.unfit.contains(&group.0)).map(|(node, _)| *node));
+    let next = step(&row_of(copies), led.as_ref(), &words, &gives, &lost);
     tracing::debug!(%group, ?next, "copies on their way");
     let (leader, since) = led.map_or((None, 0), |led| (Some(led.leader), led.since));
     let order = |change: Question| async move {

@@ -282,6 +282,26 @@ impl DataDir {
         }
     }
 
+    /// Looks whether the small files here say what this process knows, and writes those anew that do not; how many.
+    pub(crate) fn mend(&self, identity: &Identity) -> io::Result<u64> {
+        let small = [("FORMAT", FORMAT.to_owned()), ("disk-id", hex(&self.disk))];
+        let mut mended = 0;
+        for (name, text) in small {
+            let path = self.path.join(name);
+            parliament_tables::forget_cached(&path);
+            if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                write_durably(&path, &text)?;
+                mended += 1;
+            }
+        }
+        parliament_tables::forget_cached(&self.path.join("cluster.json"));
+        if !matches!(self.identity(), Ok(Some(found)) if found == *identity) {
+            self.keep_identity(identity)?;
+            mended += 1;
+        }
+        Ok(mended)
+    }
+
     pub(crate) fn keep_identity(&self, identity: &Identity) -> io::Result<()> {
         let text = serde_json::to_string_pretty(identity).map_err(io::Error::other)?;
         write_durably(&self.path.join("cluster.json"), &text)

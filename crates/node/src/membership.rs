@@ -2,9 +2,9 @@
 //! here, and what this node should not hold any more is handed over.
 
 use crate::ask::{Question, Reply, ask};
-use crate::identity::{Document, Identity};
+use crate::identity::Document;
 use crate::node::{Fatal, Node, REMOVED};
-use crate::running::{Opener, Running};
+use crate::running::Running;
 use crate::tasks::let_bodies_go;
 use parliament_cluster_state::NodeState;
 use parliament_ids::{AccountId, Boot, GroupId, NodeId};
@@ -57,11 +57,9 @@ async fn keep_up(running: &Arc<Running>, node: &Arc<Node>) -> Result<(), String>
         return Ok(());
     }
     now.check()?;
-    let (node, identity) = (node.clone(), Identity { node: running.local.me.0, document: now.clone() });
-    let kept = tokio::task::spawn_blocking(move || node.data.keep_identity(&identity)).await;
-    kept.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-    running.adopt(now);
-    Ok(())
+    let (node, keeping) = (node.clone(), running.clone());
+    let kept = tokio::task::spawn_blocking(move || keeping.keep_document(now, |identity| node.data.keep_identity(identity))).await;
+    kept.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 /// The document of one moment: read again while entries are applied.
@@ -83,18 +81,7 @@ async fn arrange(running: &Arc<Running>, node: &Arc<Node>, document: &Document) 
     let me = running.local.me;
     for group in (1..=document.groups).map(GroupId) {
         match (document.holds(group, me), running.local.shard(group)) {
-            (true, None) => {
-                let opener = Opener { node, groups: &running.groups, groups_in_all: document.groups };
-                match opener.shard(group, &running.local.hub, &running.local.bodies).await {
-                    Ok(shard) => {
-                        running.local.open(group, shard);
-                        tracing::info!(%group, "this node makes a copy of the group");
-                        // What lies here of an earlier time may name bodies that went since.
-                        running.installed.notify_one();
-                    }
-                    Err(error) => tracing::error!(%group, %error, "the group cannot be opened here yet"),
-                }
-            }
+            (true, None) => crate::mend::reopen(running, node, group).await,
             (false, Some(_)) => close(running, group).await,
             _ => {}
         }

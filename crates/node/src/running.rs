@@ -2,25 +2,21 @@
 
 use crate::identity::{Document, Identity};
 use crate::links::PoolPeers;
-use crate::node::{DAMAGED, Fatal, Node, fatal};
+use crate::mend::Aside;
+use crate::node::{Fatal, Node, fatal};
+use crate::opener::{OpenError, Opener};
 use parliament_cluster_state::NodeState;
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
-use parliament_groups::{Group, GroupSet, GroupStart, Machine, NoBodies, NodeConfig, NodeInfo, Ports, Role, StartError};
+use parliament_groups::{Group, GroupSet, Machine, NodeConfig, NodeInfo, Ports, Role};
 use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
-use parliament_journal::disk::{Disk, RealDisk};
-use parliament_mail_service::{
-    Accounts, BodyExchange, ClusterMachine, Gate, Local, Router, Shard, Support, UsersMachine, WatchHub, boot_ms,
-};
+use parliament_mail_service::{Accounts, BodyExchange, Local, Router, Support, WatchHub, boot_ms};
 use parliament_rpc::PeerPool;
-use parliament_tables::{GroupTables, TableOptions};
+use parliament_tables::GroupTables;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Commits held in memory per group before its tables are flushed, bytes.
-const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How long a look at a group waits for bodies on their way.
 const BODIES_WAIT: Duration = Duration::from_secs(30);
@@ -59,6 +55,11 @@ pub(crate) struct Running {
     pub(crate) census: crate::census::Cached,
     /// Told when a snapshot was installed: it names bodies that may not be here.
     pub(crate) installed: tokio::sync::Notify,
+    /// Held while the document is written to the disk.
+    keeping: Mutex<()>,
+    /// Groups that have a copy here and cannot be opened.
+    aside: Mutex<BTreeMap<GroupId, Aside>>,
+    pub(crate) scrubber: crate::scrub::Scrubber,
 }
 
 impl Running {
@@ -81,13 +82,18 @@ impl Running {
         let support = Support::new(me, node.boot, &nodes, document.voter_list(), pool.clone(), node.journal.clone());
         let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
         let hub = Arc::new(WatchHub::default());
-        let opener = Opener { node, groups: &groups, groups_in_all: document.groups };
-        let cluster_group = opener.open(GroupId::CLUSTER, Arc::new(ClusterMachine), Arc::new(NoBodies)).await?;
-        let mut shards = BTreeMap::new();
-        for number in 1..=document.groups {
-            let group = GroupId(number);
-            if document.holds(group, me) {
-                shards.insert(group, opener.shard(group, &hub, &bodies).await?);
+        let opener = Opener { node, groups: &groups, groups_in_all: document.groups, support: &support };
+        let cluster_group = opener.cluster(&pool, &document.voters(GroupId::CLUSTER)).await?;
+        let (mut shards, mut aside) = (BTreeMap::new(), BTreeMap::new());
+        for group in (1..=document.groups).map(GroupId).filter(|group| document.holds(*group, me)) {
+            // The damage of one group is that group's alone.
+            match opener.shard(group, &hub, &bodies).await {
+                Ok(shard) => drop(shards.insert(group, shard)),
+                Err(OpenError::Aside(why)) => {
+                    tracing::error!(%group, %why, "the group is set aside here");
+                    aside.insert(group, why);
+                }
+                Err(OpenError::Fatal(fatal)) => return Err(fatal),
             }
         }
         let mut thread_key = [0; 32];
@@ -114,6 +120,9 @@ impl Running {
             hearsay: crate::pulse::Hearsay::default(),
             census: crate::census::Cached::default(),
             installed: tokio::sync::Notify::new(),
+            keeping: Mutex::default(),
+            aside: Mutex::new(aside),
+            scrubber: crate::scrub::Scrubber::default(),
         }))
     }
 
@@ -140,6 +149,8 @@ impl Running {
         node.runtime.spawn(self.local.bodies.clone().pull_missing());
         node.runtime.spawn(self.local.clone().hear_of_changes());
         node.runtime.spawn(crate::tasks::look_for_missing(self.clone()));
+        node.runtime.spawn(crate::mend::run(self.clone()));
+        node.runtime.spawn(crate::scrub::run(self.clone(), node.clone()));
         node.runtime.spawn(crate::pulse::ask_peers(self.clone()));
         node.runtime.spawn(crate::pulse::look(self.clone()));
         Ok(())
@@ -154,7 +165,7 @@ impl Running {
         self.document.borrow().clone()
     }
     /// Takes what group 0 says anew: peers come and go, and requests are routed by it from now on.
-    pub(crate) fn adopt(&self, document: Document) {
+    fn adopt(&self, document: Document) {
         self.local.set_layout(document.layout());
         self.local.support.set_list(document.voter_list());
         self.local.support.set_members(document.members.iter().map(|member| NodeId(member.id)));
@@ -162,6 +173,19 @@ impl Running {
             self.local.pool.set(NodeId(member.id), &member.address);
         }
         self.document.send_replace(Arc::new(document));
+    }
+
+    /// Calls `keep` with who this node is, while nobody else writes that to the disk.
+    pub(crate) fn with_document_kept<T>(&self, keep: impl FnOnce(&Identity) -> T) -> T {
+        let _alone = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        keep(&Identity { node: self.local.me.0, document: (*self.document()).clone() })
+    }
+    /// Keeps what group 0 says anew, and goes by it then.
+    pub(crate) fn keep_document(&self, now: Document, keep: impl FnOnce(&Identity) -> std::io::Result<()>) -> std::io::Result<()> {
+        let _alone = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        keep(&Identity { node: self.local.me.0, document: now.clone() })?;
+        self.adopt(now);
+        Ok(())
     }
 
     /// True when a peer may link to this node: a member, and not an older boot than one seen (rule 6).
@@ -329,6 +353,44 @@ impl Running {
         Ok(())
     }
 
+    fn set_aside(&self) -> std::sync::MutexGuard<'_, BTreeMap<GroupId, Aside>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Groups that have a copy here and cannot be opened, and why.
+    pub(crate) fn aside(&self) -> BTreeMap<GroupId, Aside> {
+        self.set_aside().clone()
+    }
+    /// Why a group cannot be opened here, if so.
+    pub(crate) fn aside_of(&self, group: GroupId) -> Option<Aside> {
+        self.set_aside().get(&group).cloned()
+    }
+    /// Remembers that a group cannot be opened here, or that it can.
+    pub(crate) fn put_aside(&self, group: GroupId, why: Option<Aside>) {
+        let mut aside = self.set_aside();
+        match why {
+            Some(why) => drop(aside.insert(group, why)),
+            None => drop(aside.remove(&group)),
+        }
+    }
+
+    /// A group's tables on this node.
+    pub(crate) fn tables(&self, group: GroupId) -> Option<GroupTables> {
+        match self.local.shard(group) {
+            Some(shard) => Some(shard.group.tables().clone()),
+            None if group == GroupId::CLUSTER => Some(self.local.cluster_tables().clone()),
+            None => None,
+        }
+    }
+    /// Where a group's newest snapshot file lies on this node.
+    pub(crate) fn snapshot_path(&self, group: GroupId) -> Option<std::path::PathBuf> {
+        let file = match self.local.shard(group) {
+            Some(shard) => shard.group.snapshot(),
+            None if group == GroupId::CLUSTER => self.local.cluster.snapshot(),
+            None => None,
+        };
+        file.map(|file| file.path().to_owned())
+    }
+
     /// A group's metrics on this node.
     pub(crate) fn metrics(&self, group: GroupId) -> Option<parliament_groups::GroupMetrics> {
         match self.local.shard(group) {
@@ -397,51 +459,6 @@ struct LazyPeers(Arc<OnceLock<Arc<PeerPool>>>);
 impl parliament_groups::Peers for LazyPeers {
     fn link(&self, node: NodeId, info: &NodeInfo) -> Arc<dyn parliament_groups::PeerLink> {
         PoolPeers(self.0.wait().clone()).link(node, info)
-    }
-}
-
-/// Opens groups on this node.
-pub(crate) struct Opener<'a> {
-    pub(crate) node: &'a Arc<Node>,
-    pub(crate) groups: &'a GroupSet,
-    /// Groups of users in the cluster.
-    pub(crate) groups_in_all: u32,
-}
-
-impl Opener<'_> {
-    /// Opens a group of users: on what lies here of it, or empty.
-    pub(crate) async fn shard(&self, group: GroupId, hub: &Arc<WatchHub>, bodies: &Arc<BodyExchange>) -> Result<Shard, Fatal> {
-        let machine = UsersMachine::new(hub.clone(), bodies.clone());
-        let opened = self.open(group, machine.clone(), Arc::new(Gate(bodies.clone()))).await?;
-        Ok(Shard::new(opened, machine))
-    }
-
-    async fn open<M: Machine>(
-        &self,
-        group: GroupId,
-        machine: Arc<M>,
-        gate: Arc<dyn parliament_groups::BodyGate>,
-    ) -> Result<Group<M>, Fatal> {
-        let dir = self.node.data.path.join("groups").join(group.to_string());
-        // Durably: the log is purged up to the snapshots in it.
-        RealDisk.create_dir(&dir).map_err(fatal("group folder"))?;
-        let copies = u64::from(self.groups_in_all) + 1;
-        let options = TableOptions {
-            cache_bytes: (self.node.config.storage.cache_bytes / copies).max(1024 * 1024),
-            pending_bytes_max: PENDING_BYTES_MAX,
-            ..TableOptions::default()
-        };
-        let path = dir.join("tables");
-        let tables = tokio::task::spawn_blocking(move || GroupTables::open(&path, &options)).await;
-        let tables = tables.map_err(fatal("tables"))?.map_err(fatal("tables"))?;
-        let start = GroupStart { group, dir, log: self.node.journal.group(group), tables, gate, rescue: None };
-        match self.groups.start(start, machine).await {
-            Ok(opened) => Ok(opened),
-            Err(error @ (StartError::SnapshotNeeded { .. } | StartError::LogDamaged(_))) => {
-                Err(Fatal { what: DAMAGED, why: format!("group {group}: {error}") })
-            }
-            Err(error) => Err(Fatal { what: "group", why: format!("{group}: {error}") }),
-        }
     }
 }
 

@@ -130,24 +130,28 @@ async fn tell_watermark(running: &Running, node: &Node, told: &mut HashMap<Group
 }
 
 fn collect_bodies(running: &Running) -> usize {
-    if !running.is_settled() {
+    // What a group that is set aside refers to is not known.
+    if !running.is_settled() || !running.aside().is_empty() {
         return 0;
     }
-    running.local.bodies.collect(|| {
-        let snapshots = |running: &Running| -> Vec<_> {
-            running.local.shards().iter().map(|(group, shard)| (*group, shard.group.metrics().snapshot)).collect()
-        };
-        let before = snapshots(running);
-        let mut referenced: HashSet<BodyHash> = HashSet::new();
-        for (_, shard) in running.local.shards() {
-            let tables = shard.group.tables();
-            for account in view::accounts(tables).ok()? {
-                references(tables, account, &mut referenced).ok()??;
-            }
+    running.local.bodies.collect(|| referenced(running))
+}
+
+/// What the messages of all groups here refer to; nothing when it cannot be told at this moment. Reads the disk.
+pub(crate) fn referenced(running: &Running) -> Option<HashSet<BodyHash>> {
+    let snapshots = |running: &Running| -> Vec<_> {
+        running.local.shards().iter().map(|(group, shard)| (*group, shard.group.metrics().snapshot)).collect()
+    };
+    let before = snapshots(running);
+    let mut referenced: HashSet<BodyHash> = HashSet::new();
+    for (_, shard) in running.local.shards() {
+        let tables = shard.group.tables();
+        for account in view::accounts(tables).ok()? {
+            references(tables, account, &mut referenced).ok()??;
         }
-        // Tables that a snapshot has replaced meanwhile, and those of a group opened meanwhile, refer to what was not seen.
-        (before == snapshots(running)).then_some(referenced)
-    })
+    }
+    // Tables that a snapshot has replaced meanwhile, and those of a group opened meanwhile, refer to what was not seen.
+    (before == snapshots(running)).then_some(referenced)
 }
 
 /// Adds what an account refers to at one moment; nothing when it changes all the time. Without that, a message moved behind the
@@ -165,7 +169,7 @@ fn references(tables: &GroupTables, account: AccountId, referenced: &mut HashSet
     Ok(None)
 }
 
-fn visit_bodies(tables: &GroupTables, account: AccountId, visit: &mut dyn FnMut(BodyHash)) -> Result<(), TableFault> {
+pub(crate) fn visit_bodies(tables: &GroupTables, account: AccountId, visit: &mut dyn FnMut(BodyHash)) -> Result<(), TableFault> {
     for status in view::mailboxes(tables, account)? {
         let all = UidSet::range(Uid(1), Uid(u32::MAX));
         view::message_rows(tables, account, status.mailbox, &all, &mut |row: view::MessageRow| {
@@ -254,6 +258,11 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
             if !running.is_draining() && shard.set_stopped() {
                 tracing::error!(%group, why, "the group has stopped on this node");
                 running.local.support.renounce();
+                // An entry that nobody can apply stops it for good (rule 26); damage here is mended from elsewhere.
+                if shard.group.tables().is_incomplete() || !running.journal.group(group).state().is_whole() {
+                    drop(shard);
+                    crate::mend::set_aside(&running, group).await;
+                }
             }
         }
     }

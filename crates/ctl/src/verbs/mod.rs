@@ -1,5 +1,6 @@
 //! What each verb does. Each makes a [`Report`], which is printed here, once.
 
+mod bodies;
 mod cluster;
 mod doctor;
 mod leases;
@@ -80,6 +81,7 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
         Verb::Node(verb) => nodes::node(&mut remote, verb).await,
         Verb::Group(verb) => cluster::group(&mut remote, verb).await,
         Verb::Replication(_) => cluster::replication(&mut remote).await,
+        Verb::Body(crate::cli::BodyVerb::Scrub(verb)) => bodies::scrub(&mut remote, verb).await,
         Verb::Metrics => cluster::metrics(&mut remote).await,
         Verb::User(verb) => users::user(&mut remote, verb).await,
         Verb::Lease(verb) => leases::lease(&mut remote, verb).await,
@@ -92,7 +94,7 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
 }
 
 /// Verbs that only look, and that any node answers soon.
-const LOOKS: [&str; 5] = [api::STATUS, api::NODE_LIST, api::GROUP_LIST, api::REPLICATION_STATUS, api::SESSION_LIST];
+const LOOKS: [&str; 6] = [api::STATUS, api::NODE_LIST, api::GROUP_LIST, api::REPLICATION_STATUS, api::SESSION_LIST, api::BODY_SCRUB_STATUS];
 /// How long a node may take to answer one of them while there is another to ask.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -171,12 +173,23 @@ impl Remote<'_> {
         &self,
         verb: &str,
         mask: &str,
+        rows: impl FnMut(R) -> (Vec<T>, Option<String>, bool),
+    ) -> Result<Vec<T>, AdminError> {
+        self.pages_of(verb, mask, |page| page, rows).await
+    }
+
+    /// As [`Remote::pages`], where a page is asked for in a document of its own.
+    pub(crate) async fn pages_of<Q: Serialize, R: DeserializeOwned, T>(
+        &self,
+        verb: &str,
+        mask: &str,
+        request: impl Fn(api::Page) -> Q,
         mut rows: impl FnMut(R) -> (Vec<T>, Option<String>, bool),
     ) -> Result<Vec<T>, AdminError> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let page = api::Page { mask: mask.to_owned(), after: after.clone(), limit: api::PAGE_ROWS_MAX };
-            let (mut some, last, more) = rows(self.ask(verb, &page).await?);
+            let (mut some, last, more) = rows(self.ask(verb, &request(page)).await?);
             all.append(&mut some);
             // A page that does not get further would be asked for for ever.
             if !more || last.is_none() || last == after {

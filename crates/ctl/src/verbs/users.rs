@@ -1,7 +1,10 @@
 //! Verbs about accounts.
 
 use super::{Remote, dry};
-use crate::api::{self, Done, NewUser, OnExisting, OneUser, User, UserDelete, UserImport, UserImported, UserPasswd, Users, Verified};
+use crate::api::{
+    self, Done, NewUser, OnExisting, OneUser, Repaired, User, UserDelete, UserImport, UserImported, UserPasswd, UserRepair, Users,
+    Verified, Verify,
+};
 use crate::cli::{Change, Existing, PasswordArgs, UserVerb};
 use crate::credential::{Cost, generate, hash, import_line};
 use crate::error::{AdminError, code, exit};
@@ -12,6 +15,10 @@ use std::path::Path;
 
 /// Longest line of an import file, bytes.
 const LINE_BYTES_MAX: u64 = 4096;
+/// Users that are verified by one request: each is recounted on every replica.
+const VERIFIED_AT_ONCE: u32 = 100;
+/// Likewise where every body is read.
+const HASHED_AT_ONCE: u32 = 10;
 /// Refused names that are printed one by one.
 const REFUSED_SHOWN_MAX: usize = 20;
 
@@ -23,7 +30,8 @@ pub(crate) async fn user(remote: &mut Remote<'_>, verb: UserVerb) -> Result<Repo
         UserVerb::Show { user } => show(remote, user).await,
         UserVerb::Passwd { user, password, change } => passwd(remote, user, &password, change).await,
         UserVerb::Delete { user, change } => delete(remote, user, change).await,
-        UserVerb::Verify { mask } => verify(remote, &mask).await,
+        UserVerb::Verify { mask, bodies } => verify(remote, &mask, bodies).await,
+        UserVerb::Repair { mask, change } => repair(remote, &mask, change).await,
     }
 }
 
@@ -183,31 +191,81 @@ async fn delete(remote: &mut Remote<'_>, user: String, change: Change) -> Result
     Ok(Report::new(&done, dry(change, &done.message)))
 }
 
-async fn verify(remote: &mut Remote<'_>, mask: &str) -> Result<Report, AdminError> {
+async fn verify(remote: &mut Remote<'_>, mask: &str, bodies: bool) -> Result<Report, AdminError> {
     let users = remote
-        .pages(api::USER_VERIFY, mask, |page: Verified| {
-            let last = page.users.last().map(|u| u.name.clone());
-            (page.users, last, page.more)
-        })
+        .pages_of(
+            api::USER_VERIFY,
+            mask,
+            |page| Verify { page: api::Page { limit: if bodies { HASHED_AT_ONCE } else { VERIFIED_AT_ONCE }, ..page }, bodies },
+            |page: Verified| {
+                let last = page.users.last().map(|u| u.name.clone());
+                (page.users, last, page.more)
+            },
+        )
         .await?;
-    let (mut differ, mut missing) = (0usize, 0usize);
+    let (mut differ, mut missing, mut wrong) = (0usize, 0usize, 0usize);
     let mut text = String::new();
     for user in &users {
         if !user.equal {
             differ += 1;
             let hashes: Vec<_> = user.hashes.iter().map(|(node, hash)| format!("{node} {hash}")).collect();
             text.push_str(&format!("{}: replicas differ: {}\n", user.name, hashes.join(", ")));
+        } else if !user.problems.is_empty() {
+            wrong += 1;
         } else if !user.missing.is_empty() {
             missing += 1;
             text.push_str(&format!("{}: no answer from {}\n", user.name, user.missing.join(", ")));
         }
+        for problem in &user.problems {
+            text.push_str(&format!("{}: on {}: {}\n", user.name, problem.node, problem.what));
+        }
     }
-    let equal = users.len() - differ - missing;
-    text.push_str(&format!("{equal} of {} users equal on all replicas, {differ} differ, {missing} not fully seen\n", users.len()));
-    let code = match (differ, missing) {
+    let equal = users.len() - differ - missing - wrong;
+    let tail = if wrong > 0 { format!(", {wrong} equal but not as they should be") } else { String::new() };
+    text.push_str(&format!("{equal} of {} users equal on all replicas, {differ} differ, {missing} not fully seen{tail}\n", users.len()));
+    let code = match (differ + wrong, missing) {
         (0, 0) => exit::OK,
         (0, _) => exit::WARNINGS,
         _ => exit::DATA,
     };
-    Ok(Report::new(&json!({ "users": users, "equal": equal, "differ": differ, "missing": missing }), text).exit(code))
+    let json = json!({ "users": users, "equal": equal, "differ": differ, "missing": missing, "wrong": wrong });
+    Ok(Report::new(&json, text).exit(code))
+}
+
+async fn repair(remote: &mut Remote<'_>, mask: &str, change: Change) -> Result<Report, AdminError> {
+    if !change.yes && !change.dry_run {
+        let would = repair_pages(remote, mask, true).await?;
+        if would.done.is_empty() {
+            return Ok(repaired(&would, true));
+        }
+        remote.terminal.confirm(&format!("would:\n{}\nGo ahead?", would.done.join("\n")))?;
+    }
+    let outcome = repair_pages(remote, mask, change.dry_run).await?;
+    Ok(repaired(&outcome, change.dry_run))
+}
+
+async fn repair_pages(remote: &Remote<'_>, mask: &str, dry_run: bool) -> Result<Repaired, AdminError> {
+    let mut total = Repaired::default();
+    loop {
+        let page = api::Page { mask: mask.to_owned(), after: total.last.clone(), limit: HASHED_AT_ONCE };
+        let mut some: Repaired = remote.ask(api::USER_REPAIR, &UserRepair { page, dry_run }).await?;
+        total.users += some.users;
+        total.done.append(&mut some.done);
+        total.left.append(&mut some.left);
+        // A page that does not get further would be asked for for ever.
+        if !some.more || some.last.is_none() || some.last == total.last {
+            return Ok(total);
+        }
+        total.last = some.last;
+    }
+}
+
+fn repaired(outcome: &Repaired, dry_run: bool) -> Report {
+    let mut text = String::new();
+    for done in &outcome.done {
+        text.push_str(&format!("{}{done}\n", if dry_run { "would: " } else { "" }));
+    }
+    outcome.left.iter().for_each(|left| text.push_str(&format!("not mended: {left}\n")));
+    text.push_str(&format!("{} users looked at, {} to do, {} left\n", outcome.users, outcome.done.len(), outcome.left.len()));
+    Report::new(outcome, text).exit(if outcome.left.is_empty() { exit::OK } else { exit::DATA })
 }

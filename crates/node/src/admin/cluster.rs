@@ -77,7 +77,11 @@ fn group_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec
                 learners: names(cluster.learners(GroupId(group))),
                 committed: mine.and_then(|metrics| metrics.committed).unwrap_or(0),
                 users: seen.iter().map(|(_, row)| row.users).max().unwrap_or(0),
-                incomplete: names(seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node).collect()),
+                incomplete: {
+                    let aside = facts.iter().filter(|(_, facts)| facts.as_ref().is_some_and(|facts| facts.aside.contains_key(&group)));
+                    let stopped = seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node);
+                    names(stopped.chain(aside.map(|(node, _)| *node)).collect())
+                },
             }
         })
         .collect()

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod form;
+mod integrity;
 mod nodes;
 pub(crate) mod users;
 
@@ -108,7 +109,10 @@ async fn carry_out(node: &Arc<Node>, verb: &str, json: &[u8]) -> Outcome {
         api::USER_SHOW => users::show(&asked, &parse(json)?).await,
         api::USER_PASSWD => users::passwd(&asked, &parse(json)?).await,
         api::USER_DELETE => users::delete(&asked, &parse(json)?).await,
-        api::USER_VERIFY => users::verify(&asked, &parse(json)?).await,
+        api::USER_VERIFY => integrity::verify(&asked, &parse(json)?).await,
+        api::USER_REPAIR => integrity::repair(&asked, &parse(json)?).await,
+        api::BODY_SCRUB_START => integrity::scrub_start(&asked, &parse(json)?).await,
+        api::BODY_SCRUB_STATUS => integrity::scrub_status(&asked).await,
         api::LEASE_SHOW => users::lease(&asked, &parse(json)?).await,
         api::LEASE_LIST => users::leases(&asked, &parse(json)?).await,
         api::LEASE_MOVE => users::move_lease(&asked, &parse(json)?).await,

@@ -9,10 +9,6 @@ use parliament_ids::{AccountId, GroupId, NodeId};
 use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Tries to read all replicas' hashes at one index.
-const VERIFY_TRIES: usize = 40;
 
 async fn barrier(asked: &Asked) -> Result<(), AdminError> {
     asked.running.local.read_barrier_within(GroupId::CLUSTER, 5_000).await.map_err(|e| unserved(&e))
@@ -97,7 +93,7 @@ fn row(account: &AccountRecord) -> api::User {
 
 /// The accounts of a page in the order of names, and whether more may follow. Reads the whole directory: this is an operator's
 /// command, not a client's.
-async fn page(asked: &Asked, request: &api::Page) -> Result<(Vec<AccountRecord>, bool), AdminError> {
+pub(super) async fn page(asked: &Asked, request: &api::Page) -> Result<(Vec<AccountRecord>, bool), AdminError> {
     barrier(asked).await?;
     let limit = request.limit.clamp(1, api::PAGE_ROWS_MAX) as usize;
     let tables = asked.running.local.cluster_tables().clone();
@@ -204,53 +200,6 @@ async fn forget(asked: &Asked, account: &AccountRecord) -> bool {
         }
     }
     false
-}
-
-pub(super) async fn verify(asked: &Asked, request: &api::Page) -> Outcome {
-    let (accounts, more) = page(asked, request).await?;
-    let mut by_group: BTreeMap<GroupId, Vec<&AccountRecord>> = BTreeMap::new();
-    accounts.iter().for_each(|account| by_group.entry(account.group).or_default().push(account));
-    let mut users = Vec::new();
-    for (group, accounts) in by_group {
-        users.extend(verify_group(asked, group, &accounts).await);
-    }
-    users.sort_by(|a, b| a.name.cmp(&b.name));
-    document(&api::Verified { users, more })
-}
-
-/// Asks all replicas of a group for hashes at one applied index, again while they differ in it.
-async fn verify_group(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]) -> Vec<api::VerifiedUser> {
-    let cluster = &*asked.running.document();
-    let question = Question::Hashes { group: group.0, accounts: accounts.iter().map(|account| account.id.0).collect() };
-    let mut seen: BTreeMap<NodeId, (u64, BTreeMap<u64, String>)> = BTreeMap::new();
-    for _ in 0..VERIFY_TRIES {
-        seen.clear();
-        let asking = cluster.voters(group).into_iter().map(|node| {
-            let question = &question;
-            async move { (node, ask(&asked.running, node, question).await) }
-        });
-        for (node, answer) in futures::future::join_all(asking).await {
-            if let Ok(Reply::Hashes(index, rows)) = answer {
-                seen.insert(node, (index, rows.into_iter().collect()));
-            }
-        }
-        let mut indexes = seen.values().map(|(index, _)| *index);
-        let first = indexes.next();
-        if first.is_some_and(|first| first != 0) && indexes.all(|index| Some(index) == first) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let one = |account: &&AccountRecord| {
-        let none = "no records yet".to_owned();
-        let hashes: Vec<(String, String)> =
-            seen.iter().map(|(node, (_, rows))| (cluster.name_of(*node), rows.get(&account.id.0).unwrap_or(&none).clone())).collect();
-        let missing = cluster.voters(group).into_iter().filter(|node| !seen.contains_key(node)).map(|node| cluster.name_of(node)).collect();
-        let indexes: std::collections::BTreeSet<u64> = seen.values().map(|(index, _)| *index).collect();
-        let equal = indexes.len() == 1 && hashes.windows(2).all(|pair| pair[0].1 == pair[1].1);
-        api::VerifiedUser { name: account.name.clone(), group: group.0, hashes, missing, equal }
-    };
-    accounts.iter().map(one).collect()
 }
 
 fn lease_row(asked: &Asked, account: &AccountRecord, known: &AccountFacts) -> api::Lease {
