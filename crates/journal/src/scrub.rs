@@ -91,7 +91,9 @@ impl Journal {
     /// Segments that were found damaged and are not gone yet. Those with [`Journal::hurt_entries`] stay until these are purged.
     #[must_use]
     pub fn condemned(&self) -> usize {
-        self.inner.core.lock().segments.values().filter(|stored| stored.condemned).count()
+        let state = self.inner.core.lock();
+        let retired = state.retired.iter().filter(|(_, condemned)| *condemned).count();
+        retired + state.segments.values().filter(|stored| stored.condemned).count()
     }
 
     /// Entries whose bytes are lost here, though the log has them: a snapshot that covers them and a purge up to them make the log whole.
