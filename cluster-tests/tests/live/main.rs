@@ -14,6 +14,7 @@ mod page;
 mod paused;
 mod proxies;
 mod rolling;
+mod rot;
 mod survive;
 
 use parliament_cluster_tests::demo::{Demo, Options};
