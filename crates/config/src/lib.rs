@@ -17,7 +17,7 @@ pub use example::{example, explain};
 pub use load::{Credentials, Loaded, Resolved, check_files, host_name, load, load_credentials};
 pub use problem::{COMBINATION, Problem, Problems, SYNTAX, UNKNOWN, UNREADABLE, VALUE, VARIABLE};
 pub use settings::{
-    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage,
+    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Reads, Storage,
 };
 pub use sources::{DEFAULT_FILE, ENV_PREFIX, Origin, Sources};
 pub use table::{Default, Kind, SETTINGS, Setting, closest, find, sections, suggest, suggest_section};

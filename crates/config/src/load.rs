@@ -2,7 +2,7 @@
 
 use crate::problem::{COMBINATION, Problem, Problems, UNREADABLE, VALUE};
 use crate::settings::{
-    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Storage,
+    Auth, AuthDriver, Cluster, ClusterTls, Config, Frontend, Imap, Limits, Lmtp, Log, LogFormat, MailTls, Node, Pop3, Reads, Storage,
 };
 use crate::sources::{Origin, Sources, gather};
 use crate::table::{self, Default, SETTINGS, Setting};
@@ -191,6 +191,7 @@ impl Picker<'_> {
                 zone: self.text("node.zone")?,
                 data_dir: self.path("node.data_dir")?,
                 advertise: self.text("node.advertise")?,
+                reads: if self.text("node.reads")? == "quorum" { Reads::Quorum } else { Reads::Local },
             },
             tls_cluster: self.tls_cluster(),
             tls_mail: self.tls_mail(),

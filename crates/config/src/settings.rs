@@ -61,6 +61,17 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// `node.advertise`, `HOST:PORT`.
     pub advertise: String,
+    /// `node.reads`
+    pub reads: Reads,
+}
+
+/// How reads are answered by the holder of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// From its own tables, while promises hold.
+    Local,
+    /// After asking a majority.
+    Quorum,
 }
 
 /// `[tls.cluster]`

@@ -129,6 +129,12 @@ pub static SETTINGS: &[Setting] = &[
         "Address at which the other nodes reach this one. A host name is looked up again at each connect.",
     ),
     setting(
+        "node.reads",
+        Kind::Choice(&["local", "quorum"]),
+        Default::Is("\"local\""),
+        "`local`: the holder of a user's lease answers reads by itself while the other nodes promise that nobody takes the lease, counted by clocks that are watched to run at one rate. `quorum`: every read asks a majority first. For virtual machines that are paused or moved while they run: their clock may stop unseen.",
+    ),
+    setting(
         "tls.cluster.ca",
         Kind::Path,
         Default::Unset { example: "\"/etc/parliament/cluster-ca.pem\"" },

@@ -142,7 +142,7 @@ impl Local {
         let record = self.held(shard, call)?;
         // The boot of the record: the present one may have begun since, and its promises say nothing of this ownership.
         let Some(boot) = record.owner.map(|owner| owner.boot) else { return Err(Unserved::NotHolder { hint: None }) };
-        let trusted = || self.support.trusted(boot) && !self.leases.is_yielding(call.owner, record.fence);
+        let trusted = || self.support.reads_locally(boot) && !self.leases.is_yielding(call.owner, record.fence);
         // Held until the answer is made; whoever waits for it has its own deadline. Nobody closes the semaphore.
         let _permit = if takes_bodies_apart(&call.body) { self.long_reads.acquire().await.ok() } else { None };
         if trusted() {

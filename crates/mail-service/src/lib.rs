@@ -11,6 +11,7 @@ mod machine;
 mod missing;
 mod node;
 mod propose;
+mod pace;
 mod reads;
 mod router;
 mod support;

@@ -27,6 +27,7 @@ impl Support {
         }
         own.set_voters(list.nodes.iter().copied());
         self.trusted_until.store(own.trusted_until_ms(), Ordering::Release);
+        self.pace().update(self.me, &own);
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
     }
 

@@ -2,10 +2,11 @@
 //! withdrawals for a take-over, and begins a new boot when this one was withdrawn.
 
 use crate::clock::boot_ms;
+use crate::pace::Pace;
 use parliament_ids::limits::{SUPPORT_INTERVAL_MS, SUPPORT_MS};
 use parliament_ids::{Boot, NodeId, VotersVersion};
 use parliament_journal::Journal;
-use parliament_routing::{Granted, OwnSupport, Promises, VoterList, Withdrawn};
+use parliament_routing::{Granted, OwnSupport, Promises, Reading, VoterList, Withdrawn};
 use parliament_rpc::PeerPool;
 use parliament_rpc::v1::{SupportReply, WithdrawReply};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,8 @@ pub struct Support {
     pub(crate) withdrawn: tokio::sync::Mutex<BTreeMap<NodeId, Boot>>,
     /// Copy of `own`'s majority time, for the read path.
     pub(crate) trusted_until: AtomicU64,
+    /// Which of the promises count for reads.
+    pace: Pace,
     /// Copy of `own`'s boot.
     boot: AtomicU64,
     /// This node wants to begin a new boot.
@@ -106,6 +109,7 @@ impl Support {
             journal,
             withdrawn: tokio::sync::Mutex::new(floors),
             trusted_until: AtomicU64::new(0),
+            pace: Pace::default(),
             boot: AtomicU64::new(boot.0),
             renounced: AtomicBool::new(false),
             hurry: tokio::sync::Notify::new(),
@@ -119,8 +123,8 @@ impl Support {
         Boot(self.boot.load(Ordering::Acquire))
     }
 
-    /// True while a majority's promises to `boot` hold, so that a holder may answer from its own tables. Ask again after
-    /// computing the answer.
+    /// True while a majority's promises to `boot` hold: this node is not cut off. Whether it may answer from its own tables is said by
+    /// [`Support::reads_locally`].
     #[must_use]
     pub fn trusted(&self, boot: Boot) -> bool {
         boot_ms() < self.trusted_until.load(Ordering::Acquire) && self.boot() == boot
@@ -159,10 +163,11 @@ impl Support {
     #[must_use]
     pub fn on_support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> SupportReply {
         if !self.members.read().unwrap_or_else(PoisonError::into_inner).contains(&node) {
-            return SupportReply { granted: false, withdrawn: false };
+            return SupportReply::default();
         }
-        let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, list, boot_ms());
-        SupportReply { granted: granted == Granted::Yes, withdrawn: granted == Granted::Never }
+        let now = boot_ms();
+        let granted = self.book.lock().unwrap_or_else(PoisonError::into_inner).support(node, boot, list, now);
+        SupportReply { granted: granted == Granted::Yes, withdrawn: granted == Granted::Never, clock_ms: now }
     }
 
     /// Answers a request to withdraw; journals the withdrawal before it says so.
@@ -271,11 +276,16 @@ impl Support {
         let _ = self.supported.subscribe().wait_for(|supported| *supported > boot).await;
     }
 
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     fn begin(&self, boot: Boot) {
         tracing::warn!(old = %self.boot(), new = %boot, "a new boot begins: all leases of the old one are over");
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         *own = OwnSupport::new(boot, self.list().nodes.iter().copied());
         self.trusted_until.store(0, Ordering::Release);
+        self.pace.reset();
         self.boot.store(boot.0, Ordering::Release);
     }
 
@@ -290,6 +300,7 @@ impl Support {
                 Err(_) => return,
             }
         };
+        self.pace.observe(voter, Reading { sent_ms: sent, received_ms: boot_ms(), peer_ms: reply.clock_ms });
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if reply.granted {
             own.granted(voter, boot, sent);
@@ -300,6 +311,7 @@ impl Support {
         if own.boot() == self.boot() {
             let until = own.trusted_until_ms();
             self.trusted_until.store(until, Ordering::Release);
+            self.pace.update(self.me, &own);
             if until > 0 {
                 self.supported.send_if_modified(|supported| own.boot() > std::mem::replace(supported, own.boot()));
             }

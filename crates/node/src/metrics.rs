@@ -47,6 +47,10 @@ pub(crate) fn render(node: &Node) -> String {
     text.counter("parliament_requests_served_total", "Requests served here as the holder.", load(&counters.served));
     text.counter("parliament_requests_relayed_total", "Requests sent to another holder.", load(&counters.relayed));
     text.counter("parliament_reads_behind_barrier_total", "Reads that needed a read barrier.", load(&counters.barrier_reads));
+    let local = running.local.support.reads_locally(running.local.support.boot());
+    text.gauge("parliament_reads_local", "1 while this node answers reads for its users without asking a quorum.", u64::from(local));
+    let wrong = running.local.support.wrong_clocks().len() as u64;
+    text.gauge("parliament_clocks_wrong", "Voters whose clocks run at another rate than this node's.", wrong);
     text.counter("parliament_leases_acquired_total", "Free leases taken.", load(&counters.acquired));
     text.counter("parliament_leases_taken_over_total", "Leases taken over from a node that died or restarted.", load(&counters.taken_over));
     let take_over = load(&counters.take_over_max_ms) as f64 / 1000.0;

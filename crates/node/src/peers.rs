@@ -110,7 +110,7 @@ impl PeerHandler for Peers {
     async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::SupportReply {
         match self.0.running() {
             Some(running) => running.local.support.on_support(node, boot, list),
-            None => v1::SupportReply { granted: false, withdrawn: false },
+            None => v1::SupportReply::default(),
         }
     }
 

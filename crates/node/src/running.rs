@@ -6,6 +6,7 @@ use crate::mend::Aside;
 use crate::node::{Fatal, Node, fatal};
 use crate::opener::{OpenError, Opener};
 use parliament_cluster_state::NodeState;
+use parliament_config::Reads;
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
 use parliament_groups::{Group, GroupSet, Machine, NodeConfig, NodeInfo, Ports, Role};
 use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
@@ -80,6 +81,9 @@ impl Running {
         }
         let nodes: Vec<NodeId> = document.members.iter().map(|member| NodeId(member.id)).collect();
         let support = Support::new(me, node.boot, &nodes, document.voter_list(), pool.clone(), node.journal.clone());
+        if node.config.node.reads == Reads::Quorum {
+            support.read_by_quorum();
+        }
         let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
         let hub = Arc::new(WatchHub::default());
         let opener = Opener { node, groups: &groups, groups_in_all: document.groups, support: &support };

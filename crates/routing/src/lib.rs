@@ -1,12 +1,14 @@
 //! Pure policy: who supports whom, and where a request is served. No clock: times are milliseconds of the caller's
 //! boot-time clock (which counts suspends), given as values.
 
+mod clock_rate;
 mod placement;
 mod promise;
 mod route;
 mod spread;
 mod steps;
 
+pub use clock_rate::{ClockRate, Rate, Reading};
 pub use placement::{Change, Row, Seat, foresee, lead, plan};
 pub use promise::{Granted, OwnSupport, Promises, VoterList, Withdrawn, withdrawn_by_many};
 pub use route::{Facts, OwnerFacts, Step, decide};

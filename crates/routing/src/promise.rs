@@ -246,7 +246,13 @@ impl OwnSupport {
     /// Until when a majority's promises are trusted, ms; at or after it, no local read may be answered.
     #[must_use]
     pub fn trusted_until_ms(&self) -> u64 {
-        let mut until: Vec<u64> = self.trusted_ms.values().copied().collect();
+        self.trusted_until_ms_by(|_| true)
+    }
+    /// The same, where only these voters' promises count, towards the same majority: those of the others were counted by clocks
+    /// whose rate is not known to be right ([`crate::ClockRate`]).
+    #[must_use]
+    pub fn trusted_until_ms_by(&self, counts: impl Fn(NodeId) -> bool) -> u64 {
+        let mut until: Vec<u64> = self.trusted_ms.iter().map(|(voter, until)| if counts(*voter) { *until } else { 0 }).collect();
         until.sort_unstable_by(|a, b| b.cmp(a));
         until.get(until.len() / 2).copied().unwrap_or(0)
     }

@@ -74,6 +74,17 @@ fn own_support_needs_a_majority_and_counts_from_before_sending() {
 }
 
 #[test]
+fn a_promise_by_a_wrong_clock_counts_for_nothing_and_still_against_the_majority() {
+    let mut own = OwnSupport::new(Boot(3), [NodeId(1), NodeId(2), NodeId(3)]);
+    own.granted(NodeId(1), Boot(3), 1000);
+    own.granted(NodeId(2), Boot(3), 1200);
+    assert!(own.trusted_until_ms() > 0);
+    assert_eq!(own.trusted_until_ms_by(|voter| voter != NodeId(2)), 0);
+    own.granted(NodeId(3), Boot(3), 1100);
+    assert_eq!(own.trusted_until_ms_by(|voter| voter != NodeId(2)), 1000 + SUPPORT_MS * 9 / 10);
+}
+
+#[test]
 fn a_single_voter_is_its_own_majority() {
     let mut own = OwnSupport::new(Boot(1), [A]);
     own.granted(A, Boot(1), 50);
