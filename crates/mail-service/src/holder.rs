@@ -78,7 +78,8 @@ impl Local {
             return Ok(Answer { outcome: Err(Rejection::StaleRequest), delta: None });
         }
         debug_assert!(stored.iter().all(|body| body.receipt.hash() == body.message.hash));
-        let mut least = OpNo(0);
+        let (mut least, began) = (OpNo(0), boot_ms());
+        let held = acquire.is_none().then(|| self.support.boot());
         loop {
             let (fence, last) = match &acquire {
                 Some(acquire) => (acquire.expect_fence.next(), OpNo(0)),
@@ -111,6 +112,10 @@ impl Local {
                 Err(TryError::NotLeader) => Unserved::NoQuorum,
                 Err(TryError::Unknown) => Unserved::OutcomeUnknown,
             };
+            if self.is_stuck(group, began) {
+                held.into_iter().for_each(|boot| self.give_up(group, boot));
+                return Err(Unserved::NotHolder { hint: None });
+            }
             if boot_ms() >= deadline {
                 return Err(failed);
             }

@@ -4,14 +4,15 @@
 mod auth;
 mod body;
 mod clock;
+mod detour;
 mod far;
 mod holder;
 mod lists;
 mod machine;
 mod missing;
 mod node;
-mod propose;
 mod pace;
+mod propose;
 mod reads;
 mod router;
 mod support;

@@ -179,6 +179,7 @@ pub struct Local {
     pub counters: Counters,
     pub(crate) leases: Leases,
     pub(crate) told: Told,
+    pub(crate) ways: crate::detour::Ways,
     /// This node stops and takes no lease any more.
     pub(crate) retired: AtomicBool,
     /// Reads that take bodies apart, which cost processor time and several times a body's size in memory: one per core at once.
@@ -293,6 +294,7 @@ impl Local {
             counters,
             leases,
             told,
+            ways: crate::detour::Ways::default(),
             retired: AtomicBool::new(false),
             long_reads,
         })

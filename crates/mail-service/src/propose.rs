@@ -197,22 +197,29 @@ impl Local {
     /// # Errors
     /// [`Unserved::NoQuorum`] when no leader can show its leadership in time.
     pub async fn read_barrier(&self, group: GroupId) -> Result<(), Unserved> {
-        let leader = self.leader(group).ok_or(Unserved::NoQuorum)?;
-        let index = if leader == self.me {
-            self.read_index_here(group).await.ok_or(Unserved::NoQuorum)?
-        } else {
-            let peer = self.pool.get(leader).ok_or(Unserved::NoQuorum)?;
-            let asking = peer.request(Method::ReadIndex, Bytes::copy_from_slice(&group.0.to_le_bytes()), TRY_TIMEOUT);
-            let answer = tokio::select! {
-                answer = asking => answer.ok(),
-                () = self.leads_no_more(group, leader) => None,
-            };
-            answer.and_then(|mut answer| answer.try_get_u64_le().ok()).ok_or(Unserved::NoQuorum)?
+        let index = match self.leader(group) {
+            Some(leader) if leader == self.me => self.read_index_here(group).await,
+            Some(leader) if self.support.is_live(leader) => self.read_index_of(leader, group).await,
+            _ => self.read_index_around(group).await,
         };
-        self.applied(group, index).await.map_err(|_| Unserved::NoQuorum)
+        self.applied(group, index.ok_or(Unserved::NoQuorum)?).await.map_err(|_| Unserved::NoQuorum)
     }
 
-    async fn read_index_here(&self, group: GroupId) -> Option<u64> {
+    /// Asks another node that leads the group.
+    pub(crate) async fn read_index_of(&self, leader: NodeId, group: GroupId) -> Option<u64> {
+        tokio::select! {
+            index = self.ask_read_index(Method::ReadIndex, leader, group) => index,
+            () = self.leads_no_more(group, leader) => None,
+        }
+    }
+
+    pub(crate) async fn ask_read_index(&self, method: Method, node: NodeId, group: GroupId) -> Option<u64> {
+        let peer = self.pool.get(node)?;
+        let mut answer = peer.request(method, Bytes::copy_from_slice(&group.0.to_le_bytes()), TRY_TIMEOUT).await.ok()?;
+        answer.try_get_u64_le().ok()
+    }
+
+    pub(crate) async fn read_index_here(&self, group: GroupId) -> Option<u64> {
         let asked = match self.shard(group) {
             Some(shard) => tokio::time::timeout(TRY_TIMEOUT, shard.group.read_index()).await,
             None if group == GroupId::CLUSTER => tokio::time::timeout(TRY_TIMEOUT, self.cluster.read_index()).await,

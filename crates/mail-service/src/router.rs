@@ -138,6 +138,12 @@ impl Local {
         loop {
             let mut facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
             facts.told = told.take();
+            let unheard = facts.owner.filter(|owner| owner.node != self.me && !owner.live && !owner.boot_ended).map(|owner| owner.node);
+            if let Some((owner, through)) = unheard.filter(|_| !facts.relayed).and_then(|owner| Some((owner, self.way_around(owner)?)))
+                && let Ok(answer) = self.relay_around(owner, through, &call).await
+            {
+                return Ok(answer);
+            }
             let failed = match decide(&facts) {
                 Step::Serve => match self.serve(row.group, &call, None, deadline).await {
                     Ok(answer) => return Ok(answer),
@@ -158,6 +164,12 @@ impl Local {
                     Err(unserved) => {
                         // A holder without a quorum or with full queues is the holder all the same.
                         if matches!(unserved, Unserved::NotHolder { .. } | Unserved::Unreachable) {
+                            if !facts.relayed
+                                && let Some(holder) = self.unheard_holder(&unserved)
+                                && let Ok(answer) = self.relay_around(holder, node, &call).await
+                            {
+                                return Ok(answer);
+                            }
                             denied = Some(node);
                             told = self.named_by(node, &unserved);
                             guess.missed(&unserved);
@@ -171,7 +183,10 @@ impl Local {
                         pause = PAUSE_MS.0;
                         continue;
                     }
-                    Err(unserved) => unserved,
+                    Err(unserved) => match self.around(&row, unheard, &call, facts.relayed).await {
+                        Some(answer) => return Ok(answer),
+                        None => unserved,
+                    },
                 },
                 Step::Refuse(hint) => Unserved::NotHolder { hint },
                 Step::Wait => Unserved::NotHolder { hint: None },
@@ -273,11 +288,16 @@ impl Local {
 
     /// Sends a request to the holder; given up as soon as the holder is no longer heard from.
     async fn relay(&self, node: NodeId, call: &Call) -> Result<Answer, Unserved> {
+        self.relay_as(Method::Relay, node, call).await
+    }
+
+    /// Sends a request to a node by one of the methods that carry requests.
+    pub(crate) async fn relay_as(&self, method: Method, node: NodeId, call: &Call) -> Result<Answer, Unserved> {
         let peer = self.pool.get(node).ok_or(Unserved::Unreachable)?;
         let payload = encode_call(call).map_err(|_| Unserved::Busy)?;
         self.counters.relayed.fetch_add(1, Ordering::Relaxed);
         let timeout = Duration::from_millis(RELAYED_DEADLINE_MS + 1_000);
-        let asking = peer.request(Method::Relay, payload, timeout);
+        let asking = peer.request(method, payload, timeout);
         let gone = async {
             loop {
                 tokio::time::sleep(LIVENESS_CHECK).await;

@@ -5,9 +5,10 @@
 mod cluster;
 
 use cluster::{Cluster, Node, USERS, Way};
-use parliament_ids::{AccountId, Boot, FlagSet, MailboxId, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
+use parliament_ids::{AccountId, Boot, FlagSet, GroupId, MailboxId, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{AppendMessage, BodySource, Call, MailService, Reply, Request, StatusRequest, Unserved};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 fn append(owner: AccountId, seq: u64) -> Call {
@@ -252,5 +253,87 @@ async fn a_node_that_stops_gives_its_leases_up_at_once() {
     let row = first.account(ann).unwrap().unwrap();
     assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3), "its own sessions go on");
     assert_eq!(first.holder_of(&row).unwrap().owner.map(|owner| owner.node), Some(NodeId(2)));
+    cluster.end().await;
+}
+
+/// Two nodes do not hear each other, and the third hears both: whoever leads and whoever holds, each node serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_do_not_hear_each_other_are_served_through_one_that_hears_both() {
+    let (cluster, ann) = Cluster::found("line").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    // Node 1 leads and holds.
+    cluster.set_way(NodeId(1), NodeId(2), Way::Frozen);
+    cluster.set_way(NodeId(2), NodeId(1), Way::Frozen);
+    let began = Instant::now();
+    assert_eq!(uid(cluster.node(2), append(ann, 2)).await, one(2), "through the third node");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    let began = Instant::now();
+    assert_eq!(uid(cluster.node(2), append(ann, 3)).await, one(3));
+    assert!(began.elapsed() < Duration::from_millis(500), "the way is known: {:?}", began.elapsed());
+    assert_eq!(owner(&cluster, ann).await, NodeId(1), "nobody took the lease of a holder that serves");
+    let barrier = cluster.node(2).local.read_barrier_within(GroupId::CLUSTER, 2_000).await;
+    assert!(barrier.is_ok(), "logins work where the leader of group 0 is not heard");
+    assert_eq!(uid(cluster.node(1), append(ann, 4)).await, one(4));
+    assert_eq!(uid(cluster.node(3), append(ann, 5)).await, one(5));
+    cluster.set_ways(NodeId(1), Way::Open);
+    cluster.end().await;
+}
+
+/// The holder hears a majority, but not the group's leader, whom the others hear: it can neither propose nor apply.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_does_not_hear_the_leader_gives_its_leases_up() {
+    let (cluster, ann) = Cluster::found("stuck").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    let (first, second) = (&cluster.node(1).local, &cluster.node(2).local);
+    first.hand_over(ann, NodeId(2), second.support.boot()).await.unwrap();
+    assert_eq!(uid(cluster.node(2), append(ann, 2)).await, one(2));
+    assert_eq!((first.leader(USERS), owner(&cluster, ann).await), (Some(NodeId(1)), NodeId(2)));
+    cluster.set_way(NodeId(1), NodeId(2), Way::Frozen);
+    cluster.set_way(NodeId(2), NodeId(1), Way::Frozen);
+    let began = Instant::now();
+    assert_eq!(uid(cluster.node(3), append(ann, 3)).await, one(3));
+    let took = began.elapsed();
+    eprintln!("a holder without a leader was replaced in {took:?}");
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    assert_eq!(uid(cluster.node(2), append(ann, 4)).await, one(4), "its own sessions go on through the third node");
+    assert_eq!(uid(cluster.node(1), append(ann, 5)).await, one(5));
+    cluster.set_ways(NodeId(1), Way::Open);
+    cluster.end().await;
+}
+
+/// Rule 17, in motion: who tells a clock of another rate makes no promise that reads rest on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_of_a_wrong_clock_do_not_count_for_reads() {
+    let (cluster, ann) = Cluster::found("rates").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    let first = cluster.node(1).local.clone();
+    let local = || first.support.reads_locally(first.support.boot());
+    let until = async |wanted: bool| {
+        let began = Instant::now();
+        while local() != wanted {
+            assert!(began.elapsed() < Duration::from_secs(15), "local reads are not {wanted}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(true).await;
+    for node in [2, 3] {
+        cluster.node(node).clock_percent.store(200, Ordering::Relaxed);
+    }
+    until(false).await;
+    assert!(first.support.trusted(first.support.boot()), "it is not cut off, and holds what it holds");
+    assert_eq!(first.support.wrong_clocks(), [NodeId(2), NodeId(3)]);
+    let before = first.counters.barrier_reads.load(Ordering::Relaxed);
+    assert_eq!(uid_next(cluster.node(1), ann).await, Ok(Uid(2)));
+    assert!(first.counters.barrier_reads.load(Ordering::Relaxed) > before, "the read asked a quorum");
+    assert_eq!(owner(&cluster, ann).await, NodeId(1));
+    // One right clock beside the own is a majority.
+    cluster.node(2).clock_percent.store(100, Ordering::Relaxed);
+    until(true).await;
+    first.support.read_by_quorum();
+    assert!(!local(), "the setting of hosts that are stopped with their clocks");
     cluster.end().await;
 }

@@ -64,9 +64,14 @@ impl PeerHandler for Peers {
         match method {
             Method::Propose => running.local.on_propose(payload).await,
             Method::ReadIndex => running.local.on_read_index(payload).await,
+            Method::ReadIndexOnward => running.local.on_read_index_onward(payload).await,
             // Mail requests read disks and wait: not on the runtime of consensus.
             Method::Relay => {
                 let work = self.0.runtime.spawn(async move { running.local.on_relay(from, payload).await });
+                work.await.map_err(|e| e.to_string())?
+            }
+            Method::Onward => {
+                let work = self.0.runtime.spawn(async move { running.local.on_onward(from, payload).await });
                 work.await.map_err(|e| e.to_string())?
             }
             Method::Changes => {

@@ -61,6 +61,10 @@ pub enum Method {
     Ask = 4,
     /// Which mailboxes changed on the asked node since a mark, once some have: for sessions on nodes without a copy of their group.
     Changes = 5,
+    /// A mail request for a user's holder, whom the asking node does not hear: to be passed on as [`Method::Relay`].
+    Onward = 6,
+    /// A read barrier's index, asked from a node that may hear the group's leader, which the asking node does not hear.
+    ReadIndexOnward = 7,
 }
 
 impl Method {
@@ -73,6 +77,8 @@ impl Method {
             3 => Some(Self::ReadIndex),
             4 => Some(Self::Ask),
             5 => Some(Self::Changes),
+            6 => Some(Self::Onward),
+            7 => Some(Self::ReadIndexOnward),
             _ => None,
         }
     }

@@ -19,6 +19,7 @@ use parliament_rpc::{AdminHandler, Appends, Method, PeerHandler, PeerPool, Serve
 use parliament_tables::{GroupTables, TableOptions};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +50,8 @@ struct Wire {
 pub(crate) struct Node {
     pub(crate) local: Arc<Local>,
     pub(crate) router: Arc<Router>,
+    /// The rate of the clock that it tells its peers.
+    pub(crate) clock_percent: Arc<AtomicU64>,
     groups: Arc<GroupSet>,
     journal: Journal,
     runtime: Option<tokio::runtime::Runtime>,
@@ -120,10 +123,11 @@ impl Cluster {
         let ways = NODES.into_iter().filter(|to| *to != id).map(|to| (to, self.wires[&(id, to)].address.clone())).collect();
         let (dir, listen) = (self.dir.join(id.to_string()), self.listeners[&id]);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let opening = runtime.spawn(Node::open(id, dir, listen, ways, self.replicas.clone()));
+        let clock_percent = Arc::new(AtomicU64::new(100));
+        let opening = runtime.spawn(Node::open(id, dir, listen, ways, self.replicas.clone(), clock_percent.clone()));
         let (local, groups, journal) = opening.await.unwrap();
         let router = Arc::new(Router::new(local.clone()));
-        self.nodes.insert(id, Node { local, router, groups, journal, runtime: Some(runtime) });
+        self.nodes.insert(id, Node { local, router, clock_percent, groups, journal, runtime: Some(runtime) });
     }
 
     /// Ends a node's sockets and tasks at once, as its death would.
@@ -152,6 +156,11 @@ impl Cluster {
                 wire.way.send_replace(way);
             }
         }
+    }
+
+    /// Sets the way from one node to another.
+    pub(crate) fn set_way(&self, from: NodeId, to: NodeId, way: Way) {
+        self.wires[&(from, to)].way.send_replace(way);
     }
 
     pub(crate) async fn end(mut self) {
@@ -204,6 +213,7 @@ impl Node {
         listen: std::net::SocketAddr,
         ways: BTreeMap<NodeId, String>,
         replicas: Vec<NodeId>,
+        clock_percent: Arc<AtomicU64>,
     ) -> (Arc<Local>, Arc<GroupSet>, Journal) {
         std::fs::create_dir_all(&dir).unwrap();
         let mut options = Options::new(dir.join("journal"));
@@ -231,7 +241,8 @@ impl Node {
         let layout = Layout { groups: BTreeMap::from([(USERS, place)]), ..Layout::default() };
         let local = Local::new(me, pool, support.clone(), cluster, shards, layout, bodies, hub, CLUSTER_KEY);
         let listener = TcpListener::bind(listen).await.unwrap();
-        let handler = Arc::new(Handler { local: local.clone(), groups: groups.clone(), runtime: tokio::runtime::Handle::current() });
+        let handler =
+            Arc::new(Handler { local: local.clone(), groups: groups.clone(), runtime: tokio::runtime::Handle::current(), clock_percent });
         let server = Server { peers: handler.clone(), admin: handler, tls: None };
         tokio::spawn(server.run(listener));
         tokio::spawn(local.bodies.clone().pull_missing());
@@ -275,6 +286,7 @@ struct Handler {
     local: Arc<Local>,
     groups: Arc<GroupSet>,
     runtime: tokio::runtime::Handle,
+    clock_percent: Arc<AtomicU64>,
 }
 
 struct Connection(parliament_groups::Connection, mpsc::UnboundedSender<(GroupId, Bytes)>);
@@ -306,6 +318,11 @@ impl PeerHandler for Handler {
                 let local = self.local.clone();
                 self.runtime.spawn(async move { local.on_relay(from, payload).await }).await.map_err(|e| e.to_string())?
             }
+            Method::Onward => {
+                let local = self.local.clone();
+                self.runtime.spawn(async move { local.on_onward(from, payload).await }).await.map_err(|e| e.to_string())?
+            }
+            Method::ReadIndexOnward => self.local.on_read_index_onward(payload).await,
             Method::Changes => self.local.on_changes(&payload).await,
             Method::Ask => Err("nobody asks here".into()),
         }
@@ -324,7 +341,9 @@ impl PeerHandler for Handler {
         self.groups.inbound().handle_call(from, group, kind, payload).await.map_err(|refusal| refusal.to_string())
     }
     async fn support(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::SupportReply {
-        self.local.support.on_support(node, boot, list)
+        let mut reply = self.local.support.on_support(node, boot, list);
+        reply.clock_ms = reply.clock_ms * self.clock_percent.load(Ordering::Relaxed) / 100;
+        reply
     }
     async fn withdraw(&self, node: NodeId, boot: Boot, list: VotersVersion) -> v1::WithdrawReply {
         self.local.support.on_withdraw(node, boot, list).await
