@@ -75,7 +75,7 @@ pub struct Demo {
 }
 
 /// Waits until no other test runs a demo on this machine.
-fn alone() -> Result<File, String> {
+pub(crate) fn alone() -> Result<File, String> {
     let path = std::env::temp_dir().join("parliament-demo-tests.lock");
     let file = File::options().create(true).append(true).open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -398,7 +398,7 @@ impl Drop for Demo {
     }
 }
 
-async fn call(binary: PathBuf, arguments: Vec<String>) -> Result<Value, String> {
+pub(crate) async fn call(binary: PathBuf, arguments: Vec<String>) -> Result<Value, String> {
     let mut command = Command::new(binary);
     command.args(&arguments).arg("--json").stdin(Stdio::null()).kill_on_drop(true);
     let name = arguments.join(" ");
@@ -432,16 +432,22 @@ fn nodes(document: &Value) -> Option<Vec<Node>> {
 }
 
 /// The status of a GET.
-async fn http_status(address: &str, path: &str) -> Result<u16, Error> {
+pub(crate) async fn http_status(address: &str, path: &str) -> Result<u16, Error> {
+    http_get(address, path).await.map(|(status, _)| status)
+}
+
+/// Status and body of a GET.
+pub(crate) async fn http_get(address: &str, path: &str) -> Result<(u16, String), Error> {
     let wait = Duration::from_secs(2);
     let asking = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.take(64 * 1024).read_to_end(&mut answer).await?;
-        let line = String::from_utf8_lossy(&answer[..answer.len().min(20)]).into_owned();
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-        status.ok_or(Error::Protocol(line))
+        stream.take(256 * 1024).read_to_end(&mut answer).await?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.ok_or_else(|| Error::Protocol(text.chars().take(20).collect()))?;
+        Ok((status, text.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned())))
     };
     tokio::time::timeout(wait, asking).await.map_err(|_| Error::Timeout(wait))?
 }

@@ -12,6 +12,9 @@
 //! | setup | | | by the nemesis, first: `{nodes, keys, seed}` |
 //! | kill, pause | node | | by the nemesis: `{reason}`, when the signal was sent |
 //! | start, resume, ready | node | | by the nemesis |
+//! | cut | node or empty | | by the nemesis, before packets are lost: `{reason, alone}`; `alone`: the node exchanges words with no other |
+//! | heal | node or empty | | by the nemesis, before they are carried again |
+//! | phase | | | by the nemesis: `{name}` of what begins, for latencies |
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

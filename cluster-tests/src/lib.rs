@@ -5,7 +5,8 @@
 //! |---|---|
 //! | clients, black box, for any IMAP or LMTP server | [`imap`], [`lmtp`], [`token`] |
 //! | a browser, for the status page | [`browser`] |
-//! | a cluster of real processes on this machine | [`demo`], [`binary`] |
+//! | a cluster of real processes on this machine | [`demo`], [`site`], [`binary`] |
+//! | the same with a network of its own, which loses and delays at will, and with wrong clocks | [`netns`] |
 //! | messages whose content can be checked | [`message`] |
 //! | loads, faults, and what they leave behind | [`load`], [`nemesis`], [`history`], [`scan`] |
 //! | verdicts, one file per property | [`checkers`], [`run`] |
@@ -23,9 +24,11 @@ pub mod lmtp;
 pub mod load;
 pub mod message;
 pub mod nemesis;
+pub mod netns;
 pub mod random;
 pub mod run;
 pub mod scan;
+pub mod site;
 pub mod survive;
 pub mod token;
 pub mod usage;

@@ -7,6 +7,7 @@ use crate::load::{Load, Server};
 use crate::nemesis::{self, Kills};
 use crate::random::Random;
 use crate::scan;
+use crate::site::Site;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,9 +59,9 @@ pub struct Outcome {
 /// Sizes of messages, bytes: most are small, so that a long run fits the disk; some are larger than what rides with its entry.
 const SIZES: [usize; 16] = [300, 300, 300, 300, 1000, 1000, 1000, 1000, 2000, 2000, 2000, 2000, 4000, 4000, 20_000, 70_000];
 
-/// The clients' view of a demo.
-pub fn servers(demo: &Demo) -> Vec<Server> {
-    servers_of(&demo.nodes)
+/// The clients' view of a cluster.
+pub fn servers<S: Site>(site: &S) -> Vec<Server> {
+    servers_of(site.nodes())
 }
 
 /// Some nodes as servers.
@@ -69,8 +70,8 @@ pub fn servers_of(nodes: &[Node]) -> Vec<Server> {
 }
 
 /// Notes the start of a history: nodes and mailboxes that the checkers must find at the end.
-pub fn note_setup(recorder: &Recorder, demo: &Demo, keys: &[String], seed: u64) {
-    note_setup_of(recorder, &demo.nodes, keys, seed);
+pub fn note_setup<S: Site>(recorder: &Recorder, site: &S, keys: &[String], seed: u64) {
+    note_setup_of(recorder, site.nodes(), keys, seed);
 }
 
 /// As [`note_setup`], for nodes that are there at the end.
@@ -140,11 +141,11 @@ fn judge(history: History, equal: Result<bool, String>, at_holder: u64, load_sec
 /// minute.
 ///
 /// # Errors
-/// As [`Demo::verb`].
-pub async fn replicas_equal(demo: &Demo) -> Result<bool, String> {
+/// As [`Site::verb`].
+pub async fn replicas_equal<S: Site>(site: &S) -> Result<bool, String> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
-        let verified = demo.verb(&["user", "verify", "*"]).await;
+        let verified = site.verb(&["user", "verify", "*"]).await;
         let equal = verified.map(|v| {
             let users = v["users"].as_array().map(Vec::as_slice).unwrap_or_default();
             let same = |u: &Value| u["equal"] == true && u["missing"].as_array().is_none_or(Vec::is_empty);

@@ -2,10 +2,11 @@
 //! that node's own copy that is read and not another's through it.
 
 use crate::Error;
-use crate::demo::{Demo, Node};
+use crate::demo::Node;
 use crate::history::{Kind, Recorder, Where};
 use crate::imap::Imap;
 use crate::message::{id_of, sha, without_trace};
+use crate::site::Site;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -16,20 +17,20 @@ const CHUNK: u32 = 500;
 ///
 /// # Errors
 /// In words, when a node does not serve a mailbox within a minute: after healing that is a failure of the cluster.
-pub async fn everything(demo: &Demo, accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
-    at_nodes(demo, &demo.nodes, accounts, recorder).await
+pub async fn everything<S: Site>(site: &S, accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
+    at_nodes(site, site.nodes(), accounts, recorder).await
 }
 
 /// As [`everything`], at some of the nodes: for a cluster that others have left.
 ///
 /// # Errors
 /// As [`everything`].
-pub async fn at_nodes(demo: &Demo, nodes: &[Node], accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
+pub async fn at_nodes<S: Site>(site: &S, nodes: &[Node], accounts: &[String], recorder: &Recorder) -> Result<u64, String> {
     let mut at_holder = 0;
     for node in nodes {
         for account in accounts {
             // A hand-over may be refused while the node still catches up; the scan then shows what it relays.
-            let moved = demo.verb(&["lease", "move", account, "--to", &node.id, "--yes"]).await;
+            let moved = site.verb(&["lease", "move", account, "--to", &node.id, "--yes"]).await;
             at_holder += u64::from(moved.is_ok_and(|lease| lease["holder"] == node.id.as_str()));
             let (key, session) = (format!("{account}/INBOX"), format!("scan-{}", node.id));
             let at = Where { key: &key, node: &node.id, session: &session };
@@ -37,7 +38,7 @@ pub async fn at_nodes(demo: &Demo, nodes: &[Node], accounts: &[String], recorder
             loop {
                 let process = recorder.new_process();
                 recorder.client(process, Kind::Invoke, "scan", at, json!({ "from": 1 }));
-                match inbox(&node.imap, account, &demo.password).await {
+                match inbox(&node.imap, account, site.password()).await {
                     Ok(value) => {
                         recorder.client(process, Kind::Ok, "scan", at, value);
                         break;

@@ -1,17 +1,21 @@
-//! `cargo xtask chaos`: a demo of three nodes under load, nodes killed with signal 9 all the while, and a verdict: exit code 0 when
-//! every property holds, 1 when one does not, 2 when the run could not be carried out.
+//! `cargo xtask chaos`: a cluster of three nodes under load, nodes killed with signal 9 all the while, or (`--scenario partitions`, as root)
+//! links cut and clocks wrong, and a verdict: exit code 0 when every property holds, 1 when one does not, 2 when the run could not be
+//! carried out.
 
 use parliament_cluster_tests::checkers;
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::History;
 use parliament_cluster_tests::nemesis::Kills;
+use parliament_cluster_tests::netns::partitions::{Trial, Work, soak};
+use parliament_cluster_tests::netns::{self, Cluster, partitions};
+use parliament_cluster_tests::random::Random;
 use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const USAGE: &str = "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES] [--history FILE] [--json]\n\
+const USAGE: &str = "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES | --scenario partitions] [--history FILE] [--json]\n\
      cargo xtask chaos --judge FILE    judges the history of an earlier run again";
 
 #[derive(Debug)]
@@ -24,6 +28,7 @@ struct Arguments {
     all_at_once: Option<usize>,
     crowned: Option<usize>,
     paused: Option<usize>,
+    partitions: bool,
     history: Option<PathBuf>,
     judge: Option<PathBuf>,
     json: bool,
@@ -40,6 +45,7 @@ fn arguments() -> Result<Arguments, String> {
         all_at_once: None,
         crowned: None,
         paused: None,
+        partitions: false,
         history: None,
         judge: None,
         json: false,
@@ -57,6 +63,7 @@ fn arguments() -> Result<Arguments, String> {
             "--all-at-once" => found.all_at_once = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
             "--crowned" => found.crowned = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
             "--paused" => found.paused = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
+            "--scenario" => found.partitions = Some(value()?).filter(|name| name == "partitions").map(|_| true).ok_or_else(bad)?,
             "--history" => found.history = Some(value()?.into()),
             "--judge" => found.judge = Some(value()?.into()),
             "--json" => found.json = true,
@@ -95,6 +102,9 @@ async fn chaos(arguments: &Arguments) -> Result<bool, String> {
     let history =
         arguments.history.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("parliament-history-{}.jsonl", arguments.seed)));
     eprintln!("seed {}, history in {}", arguments.seed, history.display());
+    if arguments.partitions {
+        return partitions(arguments, history).await;
+    }
     let mut demo = Demo::start(&Options { users: arguments.accounts, ..Options::default() }).await?;
     eprintln!("the demo was ready after {:?}", demo.ready_after);
     let faults = match (arguments.all_at_once, arguments.crowned, arguments.paused) {
@@ -129,4 +139,38 @@ async fn chaos(arguments: &Arguments) -> Result<bool, String> {
     }
     demo.end().await?;
     Ok(outcome.holds)
+}
+
+/// Faults of the network and of clocks at random.
+async fn partitions(arguments: &Arguments, history: PathBuf) -> Result<bool, String> {
+    if (arguments.all_at_once, arguments.crowned, arguments.paused) != (None, None, None) {
+        return Err(format!("one kind of fault at a time\n{USAGE}"));
+    }
+    if let Some(why) = netns::lacking() {
+        return Err(format!("network namespaces: {why}"));
+    }
+    let options = netns::Options { users: arguments.accounts, clocks: true, ..netns::Options::default() };
+    let mut cluster = Cluster::start(&options).await?;
+    eprintln!("the cluster was ready after {:?}", cluster.ready_after);
+    let work =
+        Work { clients: arguments.clients, pause: Duration::from_millis(arguments.pause), seed: arguments.seed, history: Some(history) };
+    let done = faults_at_random(&cluster, &work, Duration::from_secs_f64(arguments.minutes * 60.0)).await;
+    if !matches!(&done, Ok(outcome) if outcome.holds) {
+        eprintln!("the nodes' data and logs are kept in {}", cluster.keep().display());
+    }
+    let outcome = done?;
+    if arguments.json {
+        println!("{}", outcome.document)
+    } else {
+        print!("{}", partitions::summary(&outcome.document))
+    }
+    cluster.end().await?;
+    Ok(outcome.holds)
+}
+
+async fn faults_at_random(cluster: &Cluster, work: &Work, time: Duration) -> Result<partitions::Outcome, String> {
+    let mut trial = Trial::begin(cluster, work)?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    soak(&mut trial, time, &mut Random::new(work.seed)).await?;
+    trial.judge().await
 }

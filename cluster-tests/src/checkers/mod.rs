@@ -3,6 +3,8 @@
 pub mod duplicates;
 pub mod durable;
 pub mod fresh;
+pub mod isolated;
+pub mod latency;
 pub mod pauses;
 pub mod phantom;
 pub mod uid;
@@ -102,7 +104,11 @@ pub(crate) mod planted {
         }
 
         pub(crate) fn fault(&mut self, f: &str, node: &str) -> &mut Self {
-            self.op(Process::Other("nemesis".into()), Kind::Info, f, json!({ "reason": "random" }), node);
+            self.fault_with(f, node, json!({ "reason": "random" }))
+        }
+
+        pub(crate) fn fault_with(&mut self, f: &str, node: &str, value: Value) -> &mut Self {
+            self.op(Process::Other("nemesis".into()), Kind::Info, f, value, node);
             self.0.ops.last_mut().expect("just made").key = node.to_owned();
             self
         }

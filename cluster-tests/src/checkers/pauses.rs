@@ -1,4 +1,4 @@
-//! Pauses: how long clients on surviving nodes waited when a node was killed.
+//! Pauses: how long clients on surviving nodes waited when a node was killed, stopped or cut off.
 
 use crate::history::{Call, History, Kind};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ pub fn measure(history: &History) -> Pauses {
         clients.entry(call.session.split('.').next().unwrap_or_default()).or_default().push(call);
     }
     let load_end = calls.iter().filter(|c| c.f != "scan" && c.end < u64::MAX).map(|c| c.end).max().unwrap_or(0);
-    let kills: Vec<_> = history.faults().filter(|op| op.f == "kill" || op.f == "pause").collect();
+    let kills: Vec<_> = history.faults().filter(|op| ["kill", "pause", "cut"].contains(&op.f.as_str())).collect();
     let killed: Vec<(u64, &str)> = kills.iter().map(|op| (op.time, op.key.as_str())).collect();
     for (n, kill) in kills.iter().enumerate() {
         let until = kills.get(n + 1).map_or(u64::MAX, |next| next.time);

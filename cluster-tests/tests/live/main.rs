@@ -5,12 +5,14 @@
 
 mod all_at_once;
 mod clients;
+mod clocks;
 mod kills;
 mod mails;
 mod members;
 mod newcomer;
 mod other_server;
 mod page;
+mod partitions;
 mod paused;
 mod proxies;
 mod rolling;
