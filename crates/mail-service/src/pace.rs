@@ -63,7 +63,6 @@ impl Pace {
     }
 }
 
-/// What [`super::support::Support`] offers on top of this.
 impl crate::Support {
     /// True while a majority's promises to `boot` hold and were counted by clocks of this node's rate, so that a holder may answer from
     /// its own tables. Ask again after computing the answer.
