@@ -14,6 +14,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Longer than the pause that is promised: otherwise a cluster that only waits for the end of the cut would keep the promise.
 const CUT: Duration = Duration::from_millis(4_500);
 
+/// Where some nodes hear each other and some do not, a holder first finds out that it hears no leader, which takes 1.8 s, and then others
+/// find out that it gave its leases up. The cut lasts longer than that may take on a busy machine.
+const PARTIAL_P50_MAX: Duration = Duration::from_millis(2500);
+const PARTIAL_P99_MAX: Duration = Duration::from_millis(5000);
+const PARTIAL_CUT: Duration = Duration::from_millis(6_000);
+
 /// Runs a test on a cluster of its own, or says loudly that it could not.
 pub(crate) fn with_cluster<T: AsyncFnOnce(&Cluster)>(name: &str, options: Options, test: T) {
     if let Some(why) = lacking() {
@@ -49,9 +55,13 @@ pub(crate) async fn judge(trial: Trial<'_>) -> Outcome {
 
 /// At living nodes everything goes on soon, in the sessions that were open.
 fn assert_pauses(outcome: &Outcome) {
+    assert_pauses_within(outcome, PAUSE_P50_MAX, PAUSE_P99_MAX);
+}
+
+fn assert_pauses_within(outcome: &Outcome, p50_max: Duration, p99_max: Duration) {
     let pause = |q| Duration::from_nanos(percentile(&outcome.pauses.gaps, q));
     assert!(!outcome.pauses.gaps.is_empty(), "nobody was at a living node: {:#}", outcome.document);
-    let within = pause(0.5) <= PAUSE_P50_MAX && pause(0.99) <= PAUSE_P99_MAX && pause(1.0) <= PAUSE_MAX;
+    let within = pause(0.5) <= p50_max && pause(0.99) <= p99_max && pause(1.0) <= PAUSE_MAX;
     assert!(within, "pauses: {:#}", outcome.document);
     assert_eq!(outcome.pauses.broken, 0, "sessions broke at living nodes: {:#}", outcome.document);
     assert!(outcome.document["packets"]["cut"].as_u64() > Some(0), "no packet was lost: {:#}", outcome.document);
@@ -94,10 +104,10 @@ fn majority_ring() {
     with_cluster("partitions::majority_ring", Options::default(), async |cluster| {
         let mut trial = begin(cluster).await;
         let first = leader(cluster).await;
-        trial.fault(Fault::Ring(first), "begins at a leader", CUT).await.unwrap();
+        trial.fault(Fault::Ring(first), "begins at a leader", PARTIAL_CUT).await.unwrap();
         let last = 1 + leader(cluster).await % 3;
-        trial.fault(Fault::Ring(last), "begins behind a leader", CUT).await.unwrap();
-        assert_pauses(&judge(trial).await);
+        trial.fault(Fault::Ring(last), "begins behind a leader", PARTIAL_CUT).await.unwrap();
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
     });
 }
 
@@ -106,8 +116,8 @@ fn majority_ring() {
 fn majority_ring_of_five() {
     with_cluster("partitions::majority_ring_of_five", Options { nodes: 5, ..Options::default() }, async |cluster| {
         let mut trial = begin(cluster).await;
-        trial.fault(Fault::Ring(1), "of five", CUT).await.unwrap();
-        assert_pauses(&judge(trial).await);
+        trial.fault(Fault::Ring(1), "of five", PARTIAL_CUT).await.unwrap();
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
     });
 }
 
@@ -117,10 +127,10 @@ fn one_way_pairs() {
     with_cluster("partitions::one_way_pairs", Options::default(), async |cluster| {
         let mut trial = begin(cluster).await;
         let from = leader(cluster).await;
-        trial.fault(Fault::OneWay(from, 1 + from % 3), "from a leader", CUT).await.unwrap();
+        trial.fault(Fault::OneWay(from, 1 + from % 3), "from a leader", PARTIAL_CUT).await.unwrap();
         let to = holder(cluster).await;
-        trial.fault(Fault::OneWay(1 + to % 3, to), "to a holder", CUT).await.unwrap();
-        assert_pauses(&judge(trial).await);
+        trial.fault(Fault::OneWay(1 + to % 3, to), "to a holder", PARTIAL_CUT).await.unwrap();
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
     });
 }
 
