@@ -111,13 +111,14 @@ fn majority_ring() {
     });
 }
 
-/// Of five nodes each hears two others, so each has a majority, and no two the same one.
+/// Of five nodes each hears two others, so each has a majority, and no two the same one. Nothing is lost or old, and most are served within
+/// the time of a partial partition; one whose way takes more than one node between waits until the ring is whole.
 #[test]
 fn majority_ring_of_five() {
     with_cluster("partitions::majority_ring_of_five", Options { nodes: 5, ..Options::default() }, async |cluster| {
         let mut trial = begin(cluster).await;
-        trial.fault(Fault::Ring(1), "of five", PARTIAL_CUT).await.unwrap();
-        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
+        trial.fault(Fault::Ring(1), "of five", CUT).await.unwrap();
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PAUSE_MAX);
     });
 }
 
