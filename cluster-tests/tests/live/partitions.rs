@@ -112,7 +112,7 @@ fn majority_ring() {
 }
 
 /// Of five nodes each hears two others, so each has a majority, and no two the same one. Nothing is lost or old, and most are served within
-/// the time of a partial partition; one whose way takes more than one node between waits until the ring is whole.
+/// the time of a partial partition. Some wait until the ring is whole; a way around takes one node between, and here there may be none.
 #[test]
 fn majority_ring_of_five() {
     with_cluster("partitions::majority_ring_of_five", Options { nodes: 5, ..Options::default() }, async |cluster| {

@@ -24,8 +24,6 @@ pub(crate) enum Frame {
     Request { id: u64, method: u8, payload: Bytes },
     /// The answer; `failed` payloads are a reason in UTF-8.
     Reply { id: u64, failed: bool, payload: Bytes },
-    /// Says nothing: it shows the sender's kernel whether what was sent before it has arrived.
-    Probe,
 }
 
 const APPEND: u8 = 1;
@@ -33,7 +31,6 @@ const APPEND_REPLY: u8 = 2;
 const BODY: u8 = 3;
 const REQUEST: u8 = 4;
 const REPLY: u8 = 5;
-const PROBE: u8 = 6;
 
 impl Frame {
     /// The head's bytes and the payload.
@@ -70,10 +67,6 @@ impl Frame {
                 head.put_u8(u8::from(failed));
                 payload
             }
-            Self::Probe => {
-                head.put_u8(PROBE);
-                Bytes::new()
-            }
         };
         let length = head.len() - start - 4 + payload.len();
         debug_assert!(length <= FRAME_BYTES_MAX);
@@ -102,7 +95,6 @@ impl Frame {
             APPEND | APPEND_REPLY => 8,
             BODY => 32,
             REQUEST | REPLY => 9,
-            PROBE => 0,
             _ => return Err(LinkError::Protocol("frame kind")),
         };
         if rest.len() < need {
@@ -117,7 +109,6 @@ impl Frame {
                 Self::Body { hash: BodyHash(hash), payload: rest }
             }
             REQUEST => Self::Request { id: rest.get_u64_le(), method: rest.get_u8(), payload: rest },
-            PROBE => Self::Probe,
             _ => Self::Reply { id: rest.get_u64_le(), failed: rest.get_u8() != 0, payload: rest },
         })
     }
@@ -135,7 +126,6 @@ mod tests {
             Frame::Body { hash: BodyHash([3; 32]), payload: payload.clone() },
             Frame::Request { id: u64::MAX, method: 9, payload: payload.clone() },
             Frame::Reply { id: 1, failed: true, payload },
-            Frame::Probe,
         ]
     }
 

@@ -19,9 +19,6 @@ const QUEUE_FRAMES_MAX: usize = 4096;
 const REQUESTS_MAX: usize = 16_384;
 /// Frames that one write gathers.
 const GATHER_FRAMES: usize = 64;
-/// After so long without a frame a probe follows the last one. A packet that is lost with nothing behind it is missed by nobody: it is
-/// sent again after the kernel's time-out of 200 ms at least. One that is followed is missed at once.
-const PROBE_AFTER: Duration = Duration::from_millis(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -268,7 +265,6 @@ fn deliver(frame: Frame, waiting: &Mutex<Waiting>) -> Result<(), LinkError> {
             }
             Ok(())
         }
-        Frame::Probe => Ok(()),
         _ => Err(LinkError::Protocol("a client's frame from a server")),
     }
 }
@@ -289,17 +285,9 @@ pub(crate) async fn fill(read: &mut (impl AsyncRead + Unpin), buffer: &mut Bytes
 pub(crate) async fn write_frames(frames: &mut mpsc::Receiver<Frame>, write: &mut (impl AsyncWrite + Unpin)) -> Result<(), LinkError> {
     let mut ready = Vec::with_capacity(GATHER_FRAMES);
     let mut heads = BytesMut::new();
-    let mut followed = true;
     loop {
-        let more = frames.recv_many(&mut ready, GATHER_FRAMES);
-        // Nothing is taken out of the queue by a wait that is given up.
-        match if followed { Ok(more.await) } else { tokio::time::timeout(PROBE_AFTER, more).await } {
-            Ok(0) => return Ok(()),
-            Ok(_) => followed = false,
-            Err(_) => {
-                ready.push(Frame::Probe);
-                followed = true;
-            }
+        if frames.recv_many(&mut ready, GATHER_FRAMES).await == 0 {
+            return Ok(());
         }
         let mut pieces: Vec<Bytes> = Vec::with_capacity(ready.len() * 2);
         for frame in ready.drain(..) {
@@ -340,35 +328,4 @@ pub(crate) fn hello(cluster: [u8; 16], node: u64, boot: u64) -> Bytes {
     bytes.extend_from_slice(&node.to_le_bytes());
     bytes.extend_from_slice(&boot.to_le_bytes());
     bytes.freeze()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_last_of_some_frames_is_followed_by_one_probe() {
-        let (near, mut far) = tokio::io::duplex(64 * 1024);
-        let (sender, mut frames) = mpsc::channel(8);
-        tokio::spawn(async move {
-            let mut near = near;
-            write_frames(&mut frames, &mut near).await
-        });
-        let one = || Frame::Append { group: GroupId(3), stream: 1, payload: Bytes::from_static(b"entries") };
-        let mut buffer = BytesMut::new();
-        for _ in 0..2 {
-            sender.send(one()).await.unwrap();
-            sender.send(one()).await.unwrap();
-            let mut seen = Vec::new();
-            while seen.last() != Some(&Frame::Probe) {
-                match Frame::decode(&mut buffer).unwrap() {
-                    Some(frame) => seen.push(frame),
-                    None => fill(&mut far, &mut buffer).await.unwrap(),
-                }
-            }
-            assert_eq!(seen, [one(), one(), Frame::Probe]);
-            let silent = tokio::time::timeout(PROBE_AFTER * 10, fill(&mut far, &mut buffer)).await;
-            assert!(silent.is_err(), "an idle link carries nothing");
-        }
-    }
 }

@@ -267,7 +267,6 @@ impl Incoming {
                 });
                 Ok(())
             }
-            Frame::Probe => Ok(()),
             Frame::AppendReply { .. } | Frame::Reply { .. } => Err(LinkError::Protocol("a server's frame from a client")),
         }
     }
