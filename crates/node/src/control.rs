@@ -117,8 +117,12 @@ async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Re
         }
     }
     let rows: Vec<Row> = sight.copies.iter().map(row_of).collect();
-    for change in plan(&sight.seats, &rows, usize::from(sight.document.replication), GROUPS_AT_ONCE) {
-        begin(running, &sight, change).await;
+    let changes = plan(&sight.seats, &rows, usize::from(sight.document.replication), GROUPS_AT_ONCE);
+    if !changes.is_empty() {
+        let facts = ask_everybody(running, &sight).await;
+        for change in changes.into_iter().filter_map(|change| without_unfit(change, &facts)) {
+            begin(running, &sight, change).await;
+        }
     }
     bury(running, &sight).await;
     spread_leaders(running, &sight, calm).await;
@@ -208,11 +212,13 @@ fn word(group: GroupId, facts: &Facts) -> Option<Word> {
 async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &BTreeMap<NodeId, Facts>) {
     let group = copies.group;
     let words = facts.iter().filter_map(|(node, facts)| Some((*node, word(group, facts)?))).collect();
-    let gives = sight.seats.iter().filter(|seat| !seat.takes).map(|seat| seat.id).collect();
+    // A copy that is unfit to vote is as good as lost to this group; one that is being made goes, and is begun anew.
+    let unfit: BTreeSet<NodeId> = facts.iter().filter(|(_, facts)| facts.unfit.contains(&group.0)).map(|(node, _)| *node).collect();
+    let mut gives: BTreeSet<NodeId> = sight.seats.iter().filter(|seat| !seat.takes).map(|seat| seat.id).collect();
+    gives.extend(&unfit);
     let led = led(group, facts);
-    // A copy that is unfit to vote is as good as lost to this group.
     let mut lost = sight.lost.clone();
-    lost.extend(facts.iter().filter(|(_, facts)| facts.unfit.contains(&group.0)).map(|(node, _)| *node));
+    lost.extend(&unfit);
     let next = step(&row_of(copies), led.as_ref(), &words, &gives, &lost);
     tracing::debug!(%group, ?next, "copies on their way");
     let (leader, since) = led.map_or((None, 0), |led| (Some(led.leader), led.since));
@@ -267,6 +273,13 @@ async fn record(running: &Arc<Running>, copies: &Copies, row: Row) {
     }
 }
 
+/// A node that has still to forget a damaged log of a group gets no copy of it yet.
+fn without_unfit(change: Change, facts: &BTreeMap<NodeId, Facts>) -> Option<Change> {
+    let Change::Add(group, mut nodes) = change else { return Some(change) };
+    nodes.retain(|node| !facts.get(node).is_some_and(|facts| facts.unfit.contains(&group.0)));
+    (!nodes.is_empty()).then_some(Change::Add(group, nodes))
+}
+
 async fn begin(running: &Arc<Running>, sight: &Sight, change: Change) {
     let (Change::Add(group, _) | Change::Drop(group, _)) = &change;
     let Some(copies) = sight.copies.iter().chain([&sight.group_0]).find(|row| row.group == *group) else { return };
@@ -308,5 +321,20 @@ async fn spread_leaders(running: &Arc<Running>, sight: &Sight, calm: &mut Option
     {
         let asked = ask(running, *from, &Question::Transfer { group: group.0, to: to.0 }).await;
         tracing::info!(%group, %from, %to, ?asked, "a leadership moves, to spread them");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_with_a_damaged_log_to_forget_gets_no_copy_of_that_group() {
+        let unfit = Facts { unfit: vec![3], ..Facts::default() };
+        let facts = BTreeMap::from([(NodeId(1), unfit), (NodeId(2), Facts::default())]);
+        let add = |group, nodes: &[u64]| Change::Add(GroupId(group), nodes.iter().copied().map(NodeId).collect());
+        assert_eq!(without_unfit(add(3, &[1, 2]), &facts), Some(add(3, &[2])));
+        assert_eq!(without_unfit(add(3, &[1]), &facts), None);
+        assert_eq!(without_unfit(add(4, &[1]), &facts), Some(add(4, &[1])), "it is another group's log");
     }
 }

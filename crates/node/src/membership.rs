@@ -83,7 +83,8 @@ async fn arrange(running: &Arc<Running>, node: &Arc<Node>, document: &Document) 
         match (document.holds(group, me), running.local.shard(group)) {
             (true, None) => crate::mend::reopen(running, node, group).await,
             (false, Some(_)) => close(running, group).await,
-            _ => {}
+            (false, None) => crate::mend::forget(running, group).await,
+            (true, Some(_)) => {}
         }
     }
 }

@@ -8,6 +8,7 @@
 //! set aside, the controller of placement has it leave its group, and it comes back as a copy that is made anew.
 
 use crate::ask::{Question, Reply};
+use crate::identity::Document;
 use crate::node::Node;
 use crate::opener::{OpenError, Opener};
 use crate::running::Running;
@@ -36,6 +37,8 @@ const REOPEN_WAIT: Duration = Duration::from_secs(60);
 /// A group that has a copy here and is not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Aside {
+    /// It was closed to be opened anew.
+    Anew,
     /// It needs a snapshot of a peer that covers this index.
     Needs(u64),
     /// Its log is damaged: it has to leave its group and come back.
@@ -45,6 +48,7 @@ pub(crate) enum Aside {
 impl std::fmt::Display for Aside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Anew => f.write_str("it is being opened anew"),
             Self::Needs(index) => write!(f, "it waits for a snapshot that covers index {index}"),
             Self::Damaged => f.write_str("its log is damaged: it leaves the group and is made anew"),
         }
@@ -150,7 +154,31 @@ pub(crate) async fn set_aside(running: &Arc<Running>, group: GroupId) {
     drop(shard);
     running.groups.stop(group).await;
     running.forget_check(group);
+    // Before it is closed: from then on nobody knows what it refers to.
+    running.put_aside(group, Some(Aside::Anew));
     running.local.close(group);
+}
+
+/// Group 0 no longer knows of a copy here of a group that is not open. What made it unfit is forgotten: a log that may have lost its vote is
+/// begun anew, once group 0 has said so after the damage was found. Until then consensus in the group may still count this node's vote.
+pub(crate) async fn forget(running: &Arc<Running>, group: GroupId) {
+    let Some(why) = running.aside_of(group) else { return };
+    if running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
+        return;
+    }
+    let now = Document::of(running.local.cluster_tables(), &running.document());
+    if !now.is_ok_and(|now| now.is_some_and(|now| !now.holds(group, running.local.me))) {
+        return;
+    }
+    if why == Aside::Damaged {
+        let (told, reset) = tokio::sync::oneshot::channel();
+        running.journal.group(group).reset(Box::new(move |result| drop(told.send(result))));
+        if !matches!(reset.await, Ok(Ok(()))) {
+            return;
+        }
+        tracing::warn!(%group, "the damaged log is forgotten; a copy that comes here is made anew");
+    }
+    running.put_aside(group, None);
 }
 
 /// Where a snapshot of a peer waits for its group.
@@ -161,7 +189,6 @@ pub(crate) fn rescue_path(data: &Path, group: GroupId) -> PathBuf {
 /// Opens a group that is set aside, with what is to be had for it.
 pub(crate) async fn reopen(running: &Arc<Running>, node: &Arc<Node>, group: GroupId) {
     let document = running.document();
-    let learns = document.learners(group).contains(&running.local.me);
     match running.aside_of(group) {
         Some(Aside::Needs(index)) => {
             let others: Vec<NodeId> = document.voters(group).into_iter().filter(|voter| *voter != running.local.me).collect();
@@ -171,17 +198,9 @@ pub(crate) async fn reopen(running: &Arc<Running>, node: &Arc<Node>, group: Grou
                 return;
             }
         }
-        // A voter must not come back by itself; a copy that is being made has promised nothing.
-        Some(Aside::Damaged) if !learns => return,
-        Some(Aside::Damaged) => {
-            let (told, reset) = tokio::sync::oneshot::channel();
-            running.journal.group(group).reset(Box::new(move |result| drop(told.send(result))));
-            if !matches!(reset.await, Ok(Ok(()))) {
-                return;
-            }
-            tracing::warn!(%group, "the damaged log is forgotten; this copy is made anew");
-        }
-        None => {}
+        // While group 0 names this node at all, the group may count its vote, whatever it is called there: see [`forget`].
+        Some(Aside::Damaged) => return,
+        Some(Aside::Anew) | None => {}
     }
     let opener = Opener { node, groups: &running.groups, groups_in_all: document.groups, support: &running.local.support };
     match opener.shard(group, &running.local.hub, &running.local.bodies).await {

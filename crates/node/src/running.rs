@@ -368,6 +368,12 @@ impl Running {
     pub(crate) fn aside_of(&self, group: GroupId) -> Option<Aside> {
         self.set_aside().get(&group).cloned()
     }
+    /// True when every group that has a copy here, as the document says, is open: what a closed one refers to is not known.
+    pub(crate) fn all_open(&self) -> bool {
+        let document = self.document();
+        let open = |group: GroupId| !document.holds(group, self.local.me) || self.local.shard(group).is_some();
+        self.set_aside().is_empty() && (1..=document.groups).map(GroupId).all(open)
+    }
     /// Remembers that a group cannot be opened here, or that it can.
     pub(crate) fn put_aside(&self, group: GroupId, why: Option<Aside>) {
         let mut aside = self.set_aside();

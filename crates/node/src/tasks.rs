@@ -130,8 +130,7 @@ async fn tell_watermark(running: &Running, node: &Node, told: &mut HashMap<Group
 }
 
 fn collect_bodies(running: &Running) -> usize {
-    // What a group that is set aside refers to is not known.
-    if !running.is_settled() || !running.aside().is_empty() {
+    if !running.is_settled() {
         return 0;
     }
     running.local.bodies.collect(|| referenced(running))
@@ -142,6 +141,9 @@ pub(crate) fn referenced(running: &Running) -> Option<HashSet<BodyHash>> {
     let snapshots = |running: &Running| -> Vec<_> {
         running.local.shards().iter().map(|(group, shard)| (*group, shard.group.metrics().snapshot)).collect()
     };
+    if !running.all_open() {
+        return None;
+    }
     let before = snapshots(running);
     let mut referenced: HashSet<BodyHash> = HashSet::new();
     for (_, shard) in running.local.shards() {
@@ -151,7 +153,7 @@ pub(crate) fn referenced(running: &Running) -> Option<HashSet<BodyHash>> {
         }
     }
     // Tables that a snapshot has replaced meanwhile, and those of a group opened meanwhile, refer to what was not seen.
-    (before == snapshots(running)).then_some(referenced)
+    (before == snapshots(running) && running.all_open()).then_some(referenced)
 }
 
 /// Adds what an account refers to at one moment; nothing when it changes all the time. Without that, a message moved behind the
