@@ -284,6 +284,12 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    /// Index of the last entry that is in the tables at this moment; [`GroupMetrics::applied`] and [`Group::watch_applied`] come to it later.
+    #[must_use]
+    pub fn applied_in_tables(&self) -> Option<u64> {
+        crate::state_machine::read_applied(self.tables()).ok()?.index()
+    }
+
     /// This replica at this moment.
     #[must_use]
     pub fn metrics(&self) -> GroupMetrics {

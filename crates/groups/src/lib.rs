@@ -40,7 +40,7 @@ pub use link::{AppendStream, BodyGate, CallKind, FrameSink, GateOutcome, GateReq
 pub use machine::Machine;
 pub use mend::TablesFound;
 pub use set::{GroupSet, Ports};
-pub use snapshots::SnapshotFile;
+pub use snapshots::{SnapshotFile, put_snapshots_aside};
 pub use start::{GroupStart, StartError};
 pub use types::{BODIES_PER_COMMAND_MAX, Command, LogId, NodeInfo, SnapshotMeta};
 

@@ -198,6 +198,21 @@ impl SnapshotDir {
     }
 }
 
+/// Puts the snapshot files of a group that does not run, in its folder `dir`, where nobody uses them and an operator can look at them, until
+/// this is done again.
+///
+/// # Errors
+/// What the file system says.
+pub fn put_snapshots_aside(dir: &Path) -> io::Result<()> {
+    let aside = dir.join("snapshots-aside");
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(dir.join("snapshots"), &aside)?;
+    sync_folder(dir)
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

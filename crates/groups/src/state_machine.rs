@@ -218,7 +218,7 @@ fn is_damage(what: &str) -> bool {
     what.starts_with("damaged:") || what.starts_with("sled, ")
 }
 
-fn read_applied(tables: &GroupTables) -> io::Result<Applied> {
+pub(crate) fn read_applied(tables: &GroupTables) -> io::Result<Applied> {
     match tables.applied() {
         None => Ok(Applied::default()),
         Some(mark) => Applied::decode(mark.into()).map_err(io::Error::other),

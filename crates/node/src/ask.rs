@@ -57,7 +57,8 @@ pub(crate) enum Question {
     Resync {
         group: u32,
         accounts: Vec<u64>,
-        rebuild: bool,
+        /// Build the tables anew, from a snapshot of one of these nodes.
+        sources: Option<Vec<u64>>,
     },
     /// A piece of the newest snapshot file of a group, which must cover this index.
     Snapshot {
@@ -370,8 +371,8 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             let looked = tokio::task::spawn_blocking(move || crate::replica::verify(&running, group, &accounts, bodies)).await;
             looked.unwrap_or_else(|error| Reply::Order(Err(error.to_string())))
         }
-        Question::Resync { group, accounts, rebuild } => {
-            Reply::Order(crate::replica::resync(running, GroupId(*group), accounts, *rebuild).await)
+        Question::Resync { group, accounts, sources } => {
+            Reply::Order(crate::replica::resync(running, GroupId(*group), accounts, sources.as_deref()).await)
         }
         Question::Snapshot { group, index, offset } => crate::mend::piece(running, GroupId(*group), *index, *offset).await,
         Question::Scrub { start } => {

@@ -154,6 +154,14 @@ pub(crate) async fn set_aside(running: &Arc<Running>, group: GroupId) {
     drop(shard);
     running.groups.stop(group).await;
     running.forget_check(group);
+    if running.rescuers(group).is_some() {
+        let dir = running.data_dir.join("groups").join(group.to_string());
+        let moved = tokio::task::spawn_blocking(move || parliament_groups::put_snapshots_aside(&dir)).await;
+        if !matches!(moved, Ok(Ok(()))) {
+            // The newest file wins when it is opened; whether what comes of it is right is looked at afterwards.
+            tracing::error!(%group, ?moved, "the own snapshot files could not be put aside");
+        }
+    }
     // Before it is closed: from then on nobody knows what it refers to.
     running.put_aside(group, Some(Aside::Anew));
     running.local.close(group);
@@ -191,7 +199,8 @@ pub(crate) async fn reopen(running: &Arc<Running>, node: &Arc<Node>, group: Grou
     let document = running.document();
     match running.aside_of(group) {
         Some(Aside::Needs(index)) => {
-            let others: Vec<NodeId> = document.voters(group).into_iter().filter(|voter| *voter != running.local.me).collect();
+            let voters = || document.voters(group).into_iter().filter(|voter| *voter != running.local.me).collect();
+            let others: Vec<NodeId> = running.rescuers(group).unwrap_or_else(voters);
             let path = rescue_path(&running.data_dir, group);
             if let Err(why) = fetch(&running.local.pool, &others, group, index, &path).await {
                 tracing::warn!(%group, index, why, "no snapshot for a group that was set aside yet");
@@ -207,6 +216,7 @@ pub(crate) async fn reopen(running: &Arc<Running>, node: &Arc<Node>, group: Grou
         Ok(shard) => {
             running.local.open(group, shard);
             running.put_aside(group, None);
+            running.rescue_from(group, None);
             tracing::info!(%group, "the group has a copy here");
             // What lies here of an earlier time may name bodies that went since.
             running.installed.notify_one();

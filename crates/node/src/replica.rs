@@ -4,7 +4,7 @@ use crate::ask::{Replica, Reply};
 use crate::mend;
 use crate::running::Running;
 use parliament_bodies::BodyFault;
-use parliament_ids::{AccountId, BodyHash, GroupId};
+use parliament_ids::{AccountId, BodyHash, GroupId, NodeId};
 use parliament_mailbox_state::{TableFault, check, view};
 use parliament_tables::GroupTables;
 use std::collections::HashSet;
@@ -21,7 +21,8 @@ const BODIES_WAIT: Duration = Duration::from_secs(60);
 /// The hashes of accounts at one applied index; 0 stands for none. Quick.
 pub(crate) fn hashes(running: &Running, group: GroupId, accounts: &[u64]) -> Reply {
     let Some(shard) = running.local.shard(group) else { return Reply::Hashes(0, Vec::new()) };
-    let applied = || running.metrics(group).and_then(|metrics| metrics.applied).unwrap_or(0);
+    // What consensus says is applied lags behind the tables.
+    let applied = || shard.group.applied_in_tables().unwrap_or(0);
     let before = applied();
     let row = |id: &u64| {
         let hash = view::state_hash(shard.group.tables(), AccountId(*id)).ok()?;
@@ -92,11 +93,11 @@ fn look_for_bodies(running: &Running, tables: &GroupTables, row: &mut Replica, r
     Ok(())
 }
 
-/// Makes this node's copy of accounts what the others have: their bodies are pulled, and with `rebuild` the tables of their group are built
-/// anew from a snapshot of another node.
-pub(crate) async fn resync(running: &Arc<Running>, group: GroupId, accounts: &[u64], rebuild: bool) -> Result<(), String> {
-    if rebuild {
-        rebuild_from_peer(running, group).await?;
+/// Makes this node's copy of accounts what the others have: their bodies are pulled, and with `sources` the tables of their group are built
+/// anew from a snapshot of one of these nodes.
+pub(crate) async fn resync(running: &Arc<Running>, group: GroupId, accounts: &[u64], sources: Option<&[u64]>) -> Result<(), String> {
+    if let Some(sources) = sources {
+        rebuild_from_peer(running, group, sources).await?;
     }
     let (looking, accounts) = (running.clone(), accounts.to_vec());
     let missing = tokio::task::spawn_blocking(move || missing(&looking, group, &accounts)).await.map_err(|e| e.to_string())??;
@@ -116,14 +117,27 @@ fn missing(running: &Running, group: GroupId, accounts: &[u64]) -> Result<Vec<Bo
     Ok(missing)
 }
 
-/// What differs without a checksum that is wrong cannot be told from the own snapshot file either: another node's is taken.
-async fn rebuild_from_peer(running: &Arc<Running>, group: GroupId) -> Result<(), String> {
+/// What differs without a checksum that is wrong cannot be told from the own snapshot file either: that of a node which was seen to be right
+/// is taken, and of no other.
+async fn rebuild_from_peer(running: &Arc<Running>, group: GroupId, sources: &[u64]) -> Result<(), String> {
     let shard = running.local.shard(group).ok_or("the group has no copy here")?;
-    let at_least = (*shard.group.watch_applied().borrow()).unwrap_or(0);
+    let at_least = shard.group.applied_in_tables().unwrap_or(0);
     drop(shard);
-    let document = running.document();
-    let others: Vec<_> = document.voters(group).into_iter().filter(|node| *node != running.local.me).collect();
+    let voters = running.document().voters(group);
+    let right = |node: &NodeId| *node != running.local.me && sources.contains(&node.0);
+    let sources: Vec<NodeId> = voters.into_iter().filter(right).collect();
+    if sources.is_empty() {
+        return Err("no other copy is known to be right".into());
+    }
     let path = mend::rescue_path(&running.data_dir, group);
-    mend::fetch_patiently(&running.local.pool, &others, group, at_least, &path).await?;
-    if mend::renew(running, group).await { Ok(()) } else { Err("the group is not open again yet".into()) }
+    mend::fetch_patiently(&running.local.pool, &sources, group, at_least, &path).await?;
+    running.rescue_from(group, Some(sources));
+    if mend::renew(running, group).await {
+        return Ok(());
+    }
+    if running.local.shard(group).is_some() {
+        // It was not given up.
+        running.rescue_from(group, None);
+    }
+    Err("the group is not open again yet".into())
 }

@@ -60,6 +60,8 @@ pub(crate) struct Running {
     keeping: Mutex<()>,
     /// Groups that have a copy here and cannot be opened.
     aside: Mutex<BTreeMap<GroupId, Aside>>,
+    /// Whose snapshots alone may be taken for a group whose own records are wrong.
+    rescuers: Mutex<BTreeMap<GroupId, Vec<NodeId>>>,
     pub(crate) scrubber: crate::scrub::Scrubber,
 }
 
@@ -126,6 +128,7 @@ impl Running {
             installed: tokio::sync::Notify::new(),
             keeping: Mutex::default(),
             aside: Mutex::new(aside),
+            rescuers: Mutex::default(),
             scrubber: crate::scrub::Scrubber::default(),
         }))
     }
@@ -367,6 +370,18 @@ impl Running {
     /// Why a group cannot be opened here, if so.
     pub(crate) fn aside_of(&self, group: GroupId) -> Option<Aside> {
         self.set_aside().get(&group).cloned()
+    }
+    /// The own records of a group are wrong: until it is open again only these nodes' snapshots may replace them, none of its own.
+    pub(crate) fn rescue_from(&self, group: GroupId, nodes: Option<Vec<NodeId>>) {
+        let mut rescuers = self.rescuers.lock().unwrap_or_else(PoisonError::into_inner);
+        match nodes {
+            Some(nodes) => drop(rescuers.insert(group, nodes)),
+            None => drop(rescuers.remove(&group)),
+        }
+    }
+    /// See [`Running::rescue_from`].
+    pub(crate) fn rescuers(&self, group: GroupId) -> Option<Vec<NodeId>> {
+        self.rescuers.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
     }
     /// True when every group that has a copy here, as the document says, is open: what a closed one refers to is not known.
     pub(crate) fn all_open(&self) -> bool {

@@ -3,9 +3,9 @@
 use super::{Asked, Outcome, bug, document};
 use crate::admin::users::page;
 use crate::ask::{Question, Replica, Reply, ask_all, ask_within};
-use parliament_cluster_state::AccountRecord;
+use parliament_cluster_state::{AccountRecord, accounts};
 use parliament_ctl::{AdminError, api, exit};
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{AccountId, GroupId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,11 +20,26 @@ const HASH_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a replica may take to be built anew.
 const RESYNC_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Between two looks at replicas that seem to differ.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+/// Accounts of a group that are looked at in one go when all of them are.
+const CHUNK_ACCOUNTS: usize = 200;
+/// Tries to see such accounts at one index.
+const CHUNK_TRIES: usize = 3;
+/// How long a replica that was built anew may take to be like the others.
+const SETTLE_WAIT: Duration = Duration::from_secs(30);
+
 pub(super) async fn verify(asked: &Asked, request: &api::Verify) -> Outcome {
     let (accounts, more) = page(asked, &request.page).await?;
     let mut users = Vec::new();
     for (group, accounts) in by_group(&accounts) {
-        let seen = look(asked, group, &accounts, request.bodies).await;
+        let mut seen = look(asked, group, &accounts, request.bodies).await;
+        if !accounts.iter().all(|account| verdict(asked, account, &seen).equal) {
+            // A difference is one when it is seen twice.
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            let again = look(asked, group, &accounts, false).await;
+            seen.hashes = again.hashes;
+        }
         users.extend(accounts.iter().map(|account| verdict(asked, account, &seen)));
     }
     users.sort_by(|a, b| a.name.cmp(&b.name));
@@ -59,6 +74,19 @@ impl Seen {
     fn hash(&self, node: NodeId, account: u64) -> String {
         let hash = self.hashes.get(&node).and_then(|(_, rows)| rows.get(&account)).cloned();
         hash.unwrap_or_else(|| "no records yet".to_owned())
+    }
+    /// The records that a majority of the copies has, and that break no rule, are right.
+    fn right(&self, voters: usize, account: u64) -> Option<String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for node in self.nodes().filter(|node| self.row(*node, account).problems.is_empty()) {
+            *counts.entry(self.hash(node, account)).or_default() += 1;
+        }
+        counts.into_iter().find(|(_, count)| *count > voters / 2).map(|(hash, _)| hash)
+    }
+    /// True when a copy has the right records; all must have been read at one index.
+    fn is_right(&self, node: NodeId, voters: usize, account: u64) -> bool {
+        let answered = self.nodes().any(|seen| seen == node) && self.row(node, account).problems.is_empty();
+        answered && self.right(voters, account) == Some(self.hash(node, account))
     }
     fn row(&self, node: NodeId, account: u64) -> Replica {
         self.rows.get(&node).and_then(|rows| rows.get(&account)).cloned().unwrap_or_default()
@@ -128,6 +156,52 @@ struct Todo {
     accounts: Vec<u64>,
     /// Its records differ from the others', or break a rule.
     rebuild: bool,
+    /// It lacks bodies.
+    bodies: bool,
+}
+
+/// All accounts of a group, looked at once more.
+#[derive(Default)]
+struct Whole {
+    /// Copies that are right for every account: nothing else may be spread.
+    sources: BTreeSet<NodeId>,
+    /// Copies that are wrong, and for which accounts.
+    wrong: BTreeMap<NodeId, BTreeSet<u64>>,
+}
+
+async fn look_at_whole(asked: &Asked, group: GroupId) -> Result<Whole, String> {
+    let voters = asked.running.document().voters(group);
+    let mut whole = Whole { sources: voters.iter().copied().collect(), ..Whole::default() };
+    let mut from = AccountId(0);
+    loop {
+        let tables = asked.running.local.cluster_tables().clone();
+        let rows = tokio::task::spawn_blocking(move || accounts(&tables, from, 1000)).await;
+        let rows = rows.map_err(|e| e.to_string())?.map_err(|fault| fault.to_string())?;
+        let Some(last) = rows.last() else { return Ok(whole) };
+        from = AccountId(last.id.0 + 1);
+        let of_group: Vec<&AccountRecord> = rows.iter().filter(|row| row.group == group).collect();
+        for chunk in of_group.chunks(CHUNK_ACCOUNTS) {
+            let seen = look_at_one_index(asked, group, chunk).await?;
+            for id in chunk.iter().map(|account| account.id.0) {
+                for node in voters.iter().filter(|node| !seen.is_right(**node, voters.len(), id)) {
+                    whole.sources.remove(node);
+                    if seen.right(voters.len(), id).is_some() && seen.nodes().any(|seen| seen == *node) {
+                        whole.wrong.entry(*node).or_default().insert(id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn look_at_one_index(asked: &Asked, group: GroupId, accounts: &[&AccountRecord]) -> Result<Seen, String> {
+    for _ in 0..CHUNK_TRIES {
+        let seen = look(asked, group, accounts, false).await;
+        if seen.index().is_some() {
+            return Ok(seen);
+        }
+    }
+    Err(format!("the copies of group {group} could not be read at one moment; try again"))
 }
 
 pub(super) async fn repair(asked: &Asked, request: &api::UserRepair) -> Outcome {
@@ -136,26 +210,41 @@ pub(super) async fn repair(asked: &Asked, request: &api::UserRepair) -> Outcome 
     outcome.last = accounts.last().map(|account| account.name.clone());
     for (group, accounts) in by_group(&accounts) {
         let seen = look(asked, group, &accounts, true).await;
-        let todo = plan(asked, &accounts, &seen, &mut outcome);
+        let mut todo = plan(asked, &accounts, &seen, &mut outcome);
+        let mut sources = BTreeSet::new();
+        if todo.values().any(|todo| todo.rebuild) {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            match look_at_whole(asked, group).await {
+                Ok(whole) => {
+                    sources = whole.sources;
+                    for (node, todo) in &mut todo {
+                        let wrong = whole.wrong.get(node);
+                        todo.rebuild &= wrong.is_some_and(|wrong| todo.accounts.iter().any(|id| wrong.contains(id)));
+                    }
+                }
+                Err(why) => {
+                    outcome.left.push(why);
+                    todo.values_mut().for_each(|todo| todo.rebuild = false);
+                }
+            }
+        }
+        todo.retain(|_, todo| todo.rebuild || todo.bodies);
         // One replica after the other, so that the others serve.
         for (node, todo) in todo {
-            mend(asked, group, node, &todo, request.dry_run, &mut outcome).await;
+            let of_todo: Vec<&AccountRecord> = accounts.iter().copied().filter(|account| todo.accounts.contains(&account.id.0)).collect();
+            mend(asked, group, (node, &sources), (&todo, &of_todo), request.dry_run, &mut outcome).await;
         }
     }
     document(&outcome)
 }
 
-/// Which replicas are wrong. The records that a majority of the copies has, and that break no rule, are right.
+/// Which replicas are wrong.
 fn plan(asked: &Asked, accounts: &[&AccountRecord], seen: &Seen, outcome: &mut api::Repaired) -> BTreeMap<NodeId, Todo> {
     let cluster = &*asked.running.document();
     let mut todo: BTreeMap<NodeId, Todo> = BTreeMap::new();
     for account in accounts {
         let (id, voters) = (account.id.0, cluster.voters(account.group));
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for node in seen.nodes().filter(|node| seen.row(*node, id).problems.is_empty()) {
-            *counts.entry(seen.hash(node, id)).or_default() += 1;
-        }
-        let right = counts.into_iter().find(|(_, count)| *count > voters.len() / 2).map(|(hash, _)| hash);
+        let right = seen.right(voters.len(), id);
         for node in voters.iter().filter(|node| !seen.nodes().any(|seen| seen == **node)) {
             outcome.left.push(format!("{}: {} does not answer", account.name, cluster.name_of(*node)));
         }
@@ -175,13 +264,21 @@ fn plan(asked: &Asked, accounts: &[&AccountRecord], seen: &Seen, outcome: &mut a
                 todo.users.push(account.name.clone());
                 todo.accounts.push(id);
                 todo.rebuild |= differs;
+                todo.bodies |= found.missing + found.damaged > 0;
             }
         }
     }
     todo
 }
 
-async fn mend(asked: &Asked, group: GroupId, node: NodeId, todo: &Todo, dry_run: bool, outcome: &mut api::Repaired) {
+async fn mend(
+    asked: &Asked,
+    group: GroupId,
+    (node, sources): (NodeId, &BTreeSet<NodeId>),
+    (todo, accounts): (&Todo, &[&AccountRecord]),
+    dry_run: bool,
+    outcome: &mut api::Repaired,
+) {
     let name = asked.running.document().name_of(node);
     let users = match &todo.users[..] {
         [one] => one.clone(),
@@ -191,15 +288,38 @@ async fn mend(asked: &Asked, group: GroupId, node: NodeId, todo: &Todo, dry_run:
         true => format!("build the copy of group {group} on {name} anew, because of {users}"),
         false => format!("fetch bodies of {users} to {name}"),
     };
+    let sources: Vec<u64> = sources.iter().filter(|source| **source != node).map(|source| source.0).collect();
+    if todo.rebuild && sources.is_empty() {
+        outcome.left.push(format!("{what}: no other copy is right for every user of the group"));
+        return;
+    }
     if dry_run {
         outcome.done.push(what);
         return;
     }
-    let order = Question::Resync { group: group.0, accounts: todo.accounts.clone(), rebuild: todo.rebuild };
+    let order = Question::Resync { group: group.0, accounts: todo.accounts.clone(), sources: todo.rebuild.then_some(sources) };
     match ask_within(&asked.running, node, &order, RESYNC_TIMEOUT).await {
+        Ok(Reply::Order(Ok(()))) if todo.rebuild && !is_right_by_now(asked, group, node, accounts).await => {
+            outcome.left.push(format!("{what}: that was done, and it is still not seen to be like the others"));
+        }
         Ok(Reply::Order(Ok(()))) => outcome.done.push(what),
         Ok(Reply::Order(Err(why))) | Err(why) => outcome.left.push(format!("{what}: {why}")),
         Ok(other) => outcome.left.push(format!("{what}: {other:?}")),
+    }
+}
+
+async fn is_right_by_now(asked: &Asked, group: GroupId, node: NodeId, accounts: &[&AccountRecord]) -> bool {
+    let deadline = tokio::time::Instant::now() + SETTLE_WAIT;
+    loop {
+        let voters = asked.running.document().voters(group).len();
+        let seen = look(asked, group, accounts, false).await;
+        if seen.index().is_some() && accounts.iter().all(|account| seen.is_right(node, voters, account.id.0)) {
+            return true;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
 }
 
@@ -235,4 +355,24 @@ async fn scrubs(asked: &Asked, only: Option<NodeId>, question: &Question) -> Out
     scrubs.nodes.sort_by(|a, b| a.node.cmp(&b.node));
     scrubs.unreachable.sort();
     document(&scrubs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_right_when_most_have_its_records_and_they_break_no_rule() {
+        let mut seen = Seen::default();
+        for (node, hash, problems) in [(1, "a", 0), (2, "a", 0), (3, "b", 0), (4, "a", 1)] {
+            seen.hashes.insert(NodeId(node), (7, BTreeMap::from([(9, hash.to_owned())])));
+            let row = Replica { account: 9, problems: vec!["a rule".to_owned(); problems], ..Replica::default() };
+            seen.rows.insert(NodeId(node), BTreeMap::from([(9, row)]));
+        }
+        let right = |seen: &Seen, voters| (1..=5).filter(|node| seen.is_right(NodeId(*node), voters, 9)).collect::<Vec<_>>();
+        assert_eq!(right(&seen, 3), [1, 2], "neither another's records, nor broken ones, nor one that did not answer");
+        assert!(right(&seen, 5).is_empty(), "two of five are no majority");
+        seen.rows.remove(&NodeId(2));
+        assert!(right(&seen, 3).is_empty());
+    }
 }
