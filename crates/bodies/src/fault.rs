@@ -53,6 +53,15 @@ impl BodyFault {
         move |source| Self::Disk { operation, path, source: Arc::new(source) }
     }
 
+    /// True when the medium does not give bytes that it has.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Journal(fault) => fault.is_unreadable(),
+            Self::Disk { source, .. } => parliament_journal::disk::is_medium_error(source),
+            _ => false,
+        }
+    }
+
     /// True when the same call may succeed soon.
     #[must_use]
     pub fn is_busy(&self) -> bool {

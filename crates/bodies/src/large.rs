@@ -232,11 +232,10 @@ impl Large {
     }
 }
 
-/// None at a file that is too short or cannot be read there.
+/// None at a file that is too short.
 fn read_part(file: &dyn DiskFile, path: &Path, bytes: &mut [u8], at: u64) -> Result<Option<()>, BodyFault> {
     match read_exact(file, bytes, at) {
-        // What the medium does not give any more is damaged as well.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || parliament_journal::disk::is_medium_error(&error) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         other => other.map(Some).map_err(BodyFault::disk("read", path)),
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     /// Released bodies, and when, in the caller's clock, ms.
     pub(crate) released: Mutex<HashMap<BodyHash, u64>>,
     pub(crate) damaged: Mutex<BTreeSet<BodyHash>>,
+    /// Those of the damaged ones that the medium did not give when they were read last. They stay where they are until they are put again.
+    pub(crate) unreadable: Mutex<BTreeSet<BodyHash>>,
     arrived: Notify,
 }
 
@@ -110,6 +112,7 @@ impl BodyStore {
             pins: Mutex::default(),
             released: Mutex::default(),
             damaged: Mutex::default(),
+            unreadable: Mutex::default(),
             arrived: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -168,6 +171,9 @@ impl BodyStore {
     pub(crate) fn put_small(&self, hash: BodyHash, bytes: Bytes) -> Result<Receipt, BodyFault> {
         // Pinned before the journal looks whether it is there.
         self.inner.pin(&hash);
+        if self.is_unreadable(&hash) {
+            self.inner.journal.remove_body(&hash);
+        }
         let receipt = Receipt::new(self.inner.clone(), hash, bytes.len() as u64);
         let refused = Arc::new(OnceLock::new());
         let told = refused.clone();
@@ -193,7 +199,7 @@ impl BodyStore {
     ) -> Result<Receipt, BodyFault> {
         self.inner.pin(&hash);
         let receipt = Receipt::new(self.inner.clone(), hash, size);
-        if self.inner.large.size(&hash).is_none() {
+        if self.inner.large.size(&hash).is_none() || self.is_unreadable(&hash) {
             if self.inner.journal.space() >= Space::NoBodies {
                 return Err(JournalFault::NoSpace.into());
             }
@@ -204,6 +210,7 @@ impl BodyStore {
     }
 
     fn came(&self, hash: &BodyHash) {
+        lock(&self.inner.unreadable).remove(hash);
         lock(&self.inner.damaged).remove(hash);
         self.inner.arrived.notify_waiters();
     }
@@ -227,9 +234,34 @@ impl BodyStore {
         Stage::new(self.clone())
     }
 
+    fn is_unreadable(&self, hash: &BodyHash) -> bool {
+        lock(&self.inner.unreadable).contains(hash)
+    }
+
+    /// What a read says of whether the medium gives a body.
+    fn noted<T>(&self, hash: &BodyHash, read: Result<T, BodyFault>) -> Result<T, BodyFault> {
+        match &read {
+            Err(fault) if fault.is_unreadable() => {
+                tracing::error!(%hash, %fault, "a body cannot be read; it stays, and counts as missing until another copy is here");
+                lock(&self.inner.unreadable).insert(*hash);
+                lock(&self.inner.damaged).insert(*hash);
+            }
+            Err(_) => {}
+            Ok(_) => {
+                if lock(&self.inner.unreadable).remove(hash) {
+                    lock(&self.inner.damaged).remove(hash);
+                }
+            }
+        }
+        read
+    }
+
     /// Bytes of a body that is here.
     #[must_use]
     pub fn size(&self, hash: &BodyHash) -> Option<u64> {
+        if self.is_unreadable(hash) {
+            return None;
+        }
         self.inner.large.size(hash).or_else(|| self.inner.journal.body_state(hash))
     }
 
@@ -241,7 +273,7 @@ impl BodyStore {
         if *blake3::hash(&bytes).as_bytes() != hash.0 {
             return Err(self.quarantine(hash));
         }
-        Ok(bytes)
+        self.noted(hash, Ok(bytes))
     }
 
     /// The part of `offset..offset + len` that exists, verified as [`BodyStore::read`] is; empty beyond the end.
@@ -256,6 +288,10 @@ impl BodyStore {
     }
 
     fn read_small(&self, hash: &BodyHash) -> Result<Bytes, BodyFault> {
+        self.noted(hash, self.read_journal(hash))
+    }
+
+    fn read_journal(&self, hash: &BodyHash) -> Result<Bytes, BodyFault> {
         match self.inner.journal.read_body(hash) {
             Ok(bytes) => bytes.ok_or(BodyFault::Missing(*hash)),
             Err(JournalFault::CorruptBody { .. }) => {
@@ -267,9 +303,17 @@ impl BodyStore {
     }
 
     fn read_large(&self, hash: &BodyHash, offset: u64, len: u64) -> Result<Bytes, BodyFault> {
-        match self.inner.large.read(hash, offset, len) {
-            Err(BodyFault::Damaged(_)) => Err(self.quarantine(hash)),
-            other => other,
+        // Twice, and from the medium then, in case the memory and not the disk is at fault.
+        let first = self.inner.large.read(hash, offset, len);
+        if first.is_ok() {
+            // A part says nothing of the others.
+            return first;
+        }
+        self.inner.large.forget_cached(hash);
+        match (first, self.inner.large.read(hash, offset, len)) {
+            (Err(BodyFault::Damaged(_)), Err(BodyFault::Damaged(_))) => Err(self.quarantine(hash)),
+            (Err(first), Err(second)) => self.noted(hash, Err(if first.is_unreadable() { first } else { second })),
+            (_, second) => second,
         }
     }
 
@@ -288,6 +332,7 @@ impl BodyStore {
 
     /// Forgets that a body was damaged: nothing names it any more, so nobody will bring it.
     pub fn forget_damaged(&self, hash: &BodyHash) {
+        lock(&self.inner.unreadable).remove(hash);
         lock(&self.inner.damaged).remove(hash);
     }
 

@@ -60,6 +60,10 @@ impl BodyStore {
                 out.places += 1;
                 out.damaged.push(hash);
             }
+            Err(fault) if fault.is_unreadable() => {
+                out.places += 1;
+                out.damaged.push(hash);
+            }
             Err(fault) => tracing::warn!(%fault, %hash, "a body could not be read"),
         }
     }
@@ -67,7 +71,10 @@ impl BodyStore {
     /// Bodies that the journal has found damaged since this was called last, and that are not here any more: to be pulled and replaced.
     #[must_use]
     pub fn take_lost(&self) -> Vec<BodyHash> {
-        let lost = self.missing(&self.inner.journal.take_lost_bodies());
+        let told = self.inner.journal.take_lost_bodies();
+        // One that the medium did not give is still there: whether it does now is seen by reading it.
+        told.iter().filter(|hash| self.size(hash).is_some()).for_each(|hash| drop(self.read(hash)));
+        let lost = self.missing(&told);
         crate::lock(&self.inner.damaged).extend(&lost);
         lost
     }

@@ -202,6 +202,56 @@ fn scrub_finds_damage_and_replacement_heals_it() {
     assert!(store.damaged().is_empty());
 }
 
+/// EIO is no proof: the only right bytes may be these.
+#[test]
+fn what_the_medium_does_not_give_stays_and_counts_as_missing_until_it_is_given_or_replaced() {
+    let disk = SimDisk::default();
+    let (store, mut driver) = open(&disk);
+    let bodies: Vec<Bytes> = (0..20).map(|seed| bytes(seed, 40_000)).chain([bytes(77, LARGE)]).collect();
+    for body in &bodies {
+        drop(store.put(body.clone()).unwrap());
+        assert_eq!(driver.write_all(), Progress::Idle);
+    }
+    let place = |body: &Bytes| {
+        let found = disk.files().into_iter().find_map(|path| {
+            let at = disk.bytes(&path).windows(300).position(|window| window == &body[..300])?;
+            Some((path, at + 7000))
+        });
+        found.unwrap()
+    };
+    for body in [&bodies[2], &bodies[20]] {
+        let (hash, (path, at)) = (hash_of(body), place(body));
+        disk.refuse_reads(&path, at, true);
+        for _ in 0..2 {
+            let read = store.read(&hash);
+            assert!(read.as_ref().is_err_and(BodyFault::is_unreadable), "{read:?}");
+            assert_eq!((store.size(&hash), store.damaged()), (None, vec![hash]));
+        }
+        disk.refuse_reads(&path, at, false);
+        assert!(store.read(&hash).unwrap() == *body, "it was not buried");
+        assert_eq!((store.size(&hash), store.damaged()), (Some(body.len() as u64), vec![]));
+        disk.refuse_reads(&path, at, true);
+        assert!(store.read(&hash).is_err());
+        store.replace(hash, body.clone()).unwrap();
+        assert_eq!(driver.write_all(), Progress::Idle);
+        assert!(store.read(&hash).unwrap() == *body, "from the new place");
+        assert!(store.damaged().is_empty());
+    }
+    // A pass finds it, keeps it, and tells it.
+    let (hash, (path, at)) = (hash_of(&bodies[5]), place(&bodies[5]));
+    disk.refuse_reads(&path, at, true);
+    let mut walk = Scrub::default();
+    while !store.scrub(&mut walk, 100_000).finished {}
+    for _ in 0..10 {
+        driver.write_all();
+        driver.keep_once();
+    }
+    drop(store.take_lost());
+    assert_eq!(store.damaged(), vec![hash]);
+    disk.refuse_reads(&path, at, false);
+    assert!(store.read(&hash).unwrap() == bodies[5], "the keeper did not bury it");
+}
+
 #[tokio::test]
 async fn gate_waits_for_arrival_and_tells_what_stays_missing() {
     let disk = SimDisk::default();

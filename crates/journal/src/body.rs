@@ -1,7 +1,6 @@
 //! Small bodies.
 
 use crate::Journal;
-use crate::disk::is_medium_error;
 use crate::fault::JournalFault;
 use crate::frame::{HEAD, Kind, claimed_len};
 use crate::options::Space;
@@ -70,15 +69,22 @@ impl Journal {
         }
     }
 
-    /// A body's bytes, hashed anew. One that does not match is quarantined: it is absent from then on, and can be put again.
+    /// A body's bytes, hashed anew. One that does not match is quarantined: it is absent from then on, and can be put again. One that the
+    /// medium does not give stays where it is ([`JournalFault::is_unreadable`]): who has it from elsewhere removes it, and puts it again.
     pub fn read_body(&self, hash: &BodyHash) -> Result<Option<Bytes>, JournalFault> {
         if let Some(pending) = self.inner.core.lock().pending.get(hash) {
             return Ok(Some(pending.bytes.clone()));
         }
         let Some(place) = self.find(hash)? else { return Ok(None) };
         let mut bytes = vec![0; place.at.len as usize - 32];
-        // Twice, in case the memory and not the disk is at fault.
-        if !read_matching(&place, hash, &mut bytes)? && !read_matching(&place, hash, &mut bytes)? {
+        // Twice, and from the medium then, in case the memory and not the disk is at fault.
+        let first = read_matching(&place, hash, &mut bytes);
+        if matches!(first, Ok(true)) {
+            return Ok(Some(Bytes::from(bytes)));
+        }
+        place.segment.file.forget_cached();
+        if !read_matching(&place, hash, &mut bytes)? {
+            first?;
             let segment = u64::from(place.at.segment);
             tracing::error!(%hash, segment, "a body is damaged");
             self.inner.core.lock().lost(*hash);
@@ -169,10 +175,10 @@ fn places(state: &State, hash: &BodyHash) -> Vec<Place> {
         .collect()
 }
 
-/// Reads a body; false when these are other bytes, or the medium does not give them.
+/// Reads a body; false when these are other bytes, or the file ends before.
 fn read_matching(place: &Place, hash: &BodyHash, bytes: &mut [u8]) -> Result<bool, JournalFault> {
     match place.segment.read(u64::from(place.at.offset) + (HEAD + 32) as u64, bytes) {
-        Err(JournalFault::Disk { source, .. }) if is_medium_error(&source) || source.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(JournalFault::Disk { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => Ok(false),
         read => read.map(|()| *blake3::hash(bytes).as_bytes() == hash.0),
     }
 }

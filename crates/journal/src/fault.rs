@@ -82,6 +82,12 @@ impl JournalFault {
         move |source| Self::Disk { operation, path, source: Arc::new(source) }
     }
 
+    /// True when the medium does not give bytes that it has: they may be right, and may be given another time.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Disk { source, .. } if crate::disk::is_medium_error(source))
+    }
+
     /// True for "no space left on device", which is waited out where nothing has been written yet.
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(self, Self::Disk { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))

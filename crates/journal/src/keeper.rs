@@ -13,6 +13,7 @@ use crate::state::{Core, Item, Spare};
 use bytes::Bytes;
 use parliament_ids::BodyHash;
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -331,16 +332,36 @@ fn carried_body(core: &Core, segment: &Segment, body: &BodyAt) -> Option<Item> {
         return bury(core, tomb);
     }
     let mut bytes = vec![0; HEAD + body.len as usize];
-    if let Err(fault) = segment.read(u64::from(body.offset), &mut bytes) {
-        tracing::warn!(%fault, "a body could not be read");
+    let mut read = read_sound(segment, body, &mut bytes);
+    if !matches!(read, Ok(true)) {
+        segment.file.forget_cached();
+        // Only bytes that are wrong twice are given up.
+        let first = read;
+        read = read_sound(segment, body, &mut bytes).and_then(|sound| if sound { Ok(true) } else { first });
     }
-    let good = parse(&bytes).is_some_and(|frame| frame.kind == Kind::Body && frame.payload.starts_with(&body.hash.0));
-    if !good || *blake3::hash(&bytes[HEAD + 32..]).as_bytes() != body.hash.0 {
+    if let Err(fault) = &read {
+        // It stays, and its segment with it, until it is removed or put again: the medium may give it another time.
+        tracing::error!(%fault, hash = %body.hash, "a body cannot be read");
+        condemn(core, segment.sequence, "body", body.offset);
+        core.lock().lost(body.hash);
+        return None;
+    }
+    if !matches!(read, Ok(true)) {
         condemn(core, segment.sequence, "body", body.offset);
         core.lock().lost(body.hash);
         return bury(core, tomb);
     }
     Some(Item::CarryBody { hash: body.hash, from, bytes: Bytes::from(bytes).slice(HEAD + 32..) })
+}
+
+/// Reads a body's frame; false when it is something else.
+fn read_sound(segment: &Segment, body: &BodyAt, bytes: &mut [u8]) -> Result<bool, JournalFault> {
+    match segment.read(u64::from(body.offset), bytes) {
+        Err(JournalFault::Disk { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+        read => read?,
+    }
+    let good = parse(bytes).is_some_and(|frame| frame.kind == Kind::Body && frame.payload.starts_with(&body.hash.0));
+    Ok(good && *blake3::hash(&bytes[HEAD + 32..]).as_bytes() == body.hash.0)
 }
 
 fn bury(core: &Core, tomb: Tomb) -> Option<Item> {

@@ -48,6 +48,8 @@ struct Contents {
     mishap: Option<(u64, Mishap)>,
     off: bool,
     capacity: Option<u64>,
+    /// Places that the medium does not give: inode and offset.
+    unreadable: BTreeSet<(usize, usize)>,
 }
 
 /// The disk. Clones are the same disk.
@@ -179,6 +181,17 @@ impl SimDisk {
         contents.names.get(path).map(|inode| contents.inodes[*inode].now.clone()).unwrap_or_default()
     }
 
+    /// Has every read of this place fail with EIO, or be answered again.
+    pub fn refuse_reads(&self, path: &Path, offset: usize, refuse: bool) {
+        let mut contents = self.lock();
+        let Some(inode) = contents.names.get(path).copied() else { return };
+        if refuse {
+            contents.unreadable.insert((inode, offset));
+        } else {
+            contents.unreadable.remove(&(inode, offset));
+        }
+    }
+
     /// Flips the bits of `mask` in one byte, on the medium too.
     pub fn flip(&self, path: &Path, offset: usize, mask: u8) {
         let mut contents = self.lock();
@@ -294,6 +307,10 @@ impl Disk for SimDisk {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let contents = self.disk.lock();
+        let from = offset as usize;
+        if contents.unreadable.range((self.inode, from)..(self.inode, from + buffer.len())).next().is_some() {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         let bytes = contents.inodes[self.inode].now.get(offset as usize..).unwrap_or(&[]);
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
