@@ -38,7 +38,7 @@ pub use group::{ChangeError, Follower, Group, GroupMetrics, ProposeError, ReadEr
 pub use inbound::{Answer, Connection, Inbound, Refusal};
 pub use link::{AppendStream, BodyGate, CallKind, FrameSink, GateOutcome, GateRequest, LinkError, NoBodies, PeerLink, Peers};
 pub use machine::Machine;
-pub use mend::TablesFound;
+pub use mend::{TablesFound, Unmended};
 pub use set::{GroupSet, Ports};
 pub use snapshots::{SnapshotFile, put_snapshots_aside};
 pub use start::{GroupStart, StartError};

@@ -7,6 +7,7 @@ use crate::machine::{Applicable, Machine};
 use crate::snapshots::SnapshotFile;
 use crate::state_machine::Core;
 use openraft::EntryPayload;
+use parliament_ids::GroupId;
 use parliament_mailbox_state::Overlay;
 use parliament_tables::{Checked, Staging, TableError};
 use std::sync::Arc;
@@ -24,7 +25,6 @@ impl Core {
 
     /// As [`Core::rebuild`], for who changes the tables already.
     pub(crate) fn rebuild_alone(&self) -> Result<(), TableError> {
-        self.machine.rebuilding();
         let newest = self.snapshots.newest();
         let from_newest = match &newest {
             Some(file) => self.rebuild_from(Some(file)),
@@ -32,6 +32,9 @@ impl Core {
             None => Err(TableError::Incomplete("there is no snapshot file".into())),
         };
         let Err(error) = from_newest else { return Ok(()) };
+        if !error.is_damage() && !matches!(error, TableError::Incomplete(_)) {
+            return Err(error);
+        }
         tracing::error!(group = %self.group, %error, "the tables are not to be had from snapshot file and log; what can be read of them is written anew");
         let begun = self.begin_snapshot()?;
         let file = self.finish_unflushed(begun)?;
@@ -41,13 +44,15 @@ impl Core {
     fn rebuild_from(&self, file: Option<&SnapshotFile>) -> Result<(), TableError> {
         if let Some(file) = file {
             parliament_tables::forget_cached(file.path());
-            self.snapshots.verify(file).map_err(|error| TableError::Damaged(error.to_string()))?;
+            self.snapshots.verify(file).map_err(|error| unverified(&error))?;
         }
         let first = file.and_then(SnapshotFile::index).map_or(0, |index| index + 1);
         let last = self.applied().index().unwrap_or(0);
         if first > last + 1 {
             return Err(TableError::Damaged("the snapshot file is ahead of the tables".into()));
         }
+        // Only once there is something to rebuild them from: whoever is told gives up what rests on the tables.
+        self.machine.rebuilding();
         self.tables.rebuild(file.map(SnapshotFile::path), |staging| self.replay(staging, first, last))?;
         tracing::warn!(group = %self.group, snapshot = ?file.and_then(SnapshotFile::index), applied = last, "the tables were rebuilt");
         Ok(())
@@ -80,16 +85,33 @@ impl Core {
         Ok(())
     }
 
+    /// What a read has met cannot be mended from what is here: the tables are given up, so that a peer is asked. Group 0 is rebuilt so at the
+    /// next start, and serves until then what can be read.
+    pub(crate) fn give_up(&self, error: &TableError) {
+        let lost = error.is_damage() || matches!(error, TableError::Incomplete(_));
+        if lost
+            && self.group != GroupId::CLUSTER
+            && let Err(error) = self.tables.condemn(&error.to_string())
+        {
+            tracing::error!(group = %self.group, %error, "damaged tables could not be marked");
+        }
+    }
+
     /// Reads tables and snapshot file from the medium. What of the tables is damaged is rebuilt.
-    fn check_and_rebuild(&self) -> Result<TablesFound, TableError> {
+    fn check_and_rebuild(&self) -> Result<TablesFound, Unmended> {
         let checked = match self.tables.check() {
             Ok(checked) => checked,
-            Err(error @ (TableError::Damaged(_) | TableError::Sled { .. })) => {
+            Err(error) if error.is_damage() => {
                 tracing::error!(group = %self.group, %error, "the tables are damaged");
-                self.rebuild()?;
-                return Ok(TablesFound { damage: Some(error.to_string()), ..TablesFound::default() });
+                return match self.rebuild() {
+                    Ok(()) => Ok(TablesFound { damage: Some(error.to_string()), ..TablesFound::default() }),
+                    Err(why) if why.is_damage() || matches!(why, TableError::Incomplete(_)) => {
+                        Err(Unmended::Lost(format!("{error}; {why}")))
+                    }
+                    Err(why) => Err(Unmended::NotNow(format!("{error}; {why}"))),
+                };
             }
-            Err(other) => return Err(other),
+            Err(other) => return Err(Unmended::NotChecked(other.to_string())),
         };
         let Checked { records, bytes, redo_damaged } = checked;
         let damage = redo_damaged.then(|| "the redo file".to_owned());
@@ -111,6 +133,13 @@ impl Core {
     }
 }
 
+/// A snapshot file does not verify, or the system did not let it be read.
+fn unverified(error: &std::io::Error) -> TableError {
+    let table = error.get_ref().and_then(|inner| inner.downcast_ref::<TableError>());
+    let system = table.is_some_and(|error| matches!(error, TableError::Io { .. }) && !error.is_damage());
+    if system { TableError::NotChecked(error.to_string()) } else { TableError::Damaged(error.to_string()) }
+}
+
 /// What a look at the tables on the medium found; damage is mended already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TablesFound {
@@ -122,19 +151,35 @@ pub struct TablesFound {
     pub damage: Option<String>,
 }
 
+/// Why a look at the tables ended without tables that are known to be sound.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unmended {
+    /// They could not be looked at, for want of space for instance: nothing is known.
+    #[error("not checked: {0}")]
+    NotChecked(String),
+    /// They are damaged, and could not be mended for a reason that may pass.
+    #[error("not mended yet: {0}")]
+    NotNow(String),
+    /// They are damaged, and what else is on this node is not enough to mend them.
+    #[error("{0}")]
+    Lost(String),
+}
+
 impl<M: Machine> Group<M> {
     /// Reads the tables from the medium, and rebuilds them from snapshot file and log if anything does not verify.
     ///
     /// # Errors
     /// What is damaged and could not be mended from this node, or could not be looked at.
-    pub async fn scrub_tables(&self) -> Result<TablesFound, String> {
-        self.on_core(Core::check_and_rebuild).await
+    pub async fn scrub_tables(&self) -> Result<TablesFound, Unmended> {
+        let core: Arc<Core> = self.inner.core.clone();
+        let done = tokio::task::spawn_blocking(move || core.check_and_rebuild()).await;
+        done.map_err(|error| Unmended::NotChecked(error.to_string()))?
     }
 
     /// Rebuilds the tables from snapshot file and log, whatever they are like.
     ///
     /// # Errors
-    /// As [`Group::scrub_tables`].
+    /// What is damaged, or could not be done.
     pub async fn rebuild_tables(&self) -> Result<(), String> {
         self.on_core(Core::rebuild).await
     }

@@ -216,10 +216,11 @@ impl Caretaker {
     /// A read has met damage.
     async fn mend(&self) {
         let core = self.core.clone();
-        match tokio::task::spawn_blocking(move || core.rebuild()).await {
+        let work = move || core.rebuild().inspect_err(|error| core.give_up(error));
+        match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(group = %self.core.group, %error, "damaged tables cannot be rebuilt from what is on this node")
+                tracing::error!(group = %self.core.group, %error, "damaged tables cannot be rebuilt from what is on this node");
             }
             Err(error) => tracing::error!(group = %self.core.group, %error, "the rebuild panicked"),
         }

@@ -145,7 +145,7 @@ impl Core {
         })?;
         self.tables.commit(overlay.into_writes(), &applied.encode()).map_err(|error| CommitFault {
             index: applied.index().unwrap_or(0),
-            damage: matches!(error, TableError::Damaged(_) | TableError::Sled { .. }),
+            damage: error.is_damage(),
             why: error.to_string(),
         })?;
         Ok(replies)

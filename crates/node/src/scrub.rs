@@ -6,7 +6,8 @@ use crate::node::Node;
 use crate::running::Running;
 use parliament_bodies::Scrub;
 use parliament_ctl::api::{NodeScrub, ScrubPass};
-use parliament_ids::GroupId;
+use parliament_groups::Unmended;
+use parliament_ids::{GroupId, NodeId};
 use parliament_mail_service::{put_note, unix_seconds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub(crate) fn bytes_in_all(running: &Running) -> u64 {
 /// Makes passes for as long as the node runs.
 pub(crate) async fn run(running: Arc<Running>, node: Arc<Node>) {
     let scrubber = &running.scrubber;
-    let every_s = running.config.storage.scrub_days * DAY_S;
+    let every_s = period_s(running.config.storage.scrub_days, running.local.me);
     let kept: Option<ScrubPass> = running.journal.note(NOTE).and_then(|note| serde_json::from_slice(&note).ok());
     match &kept {
         Some(pass) => scrubber.state().last = Some(pass.clone()).filter(|pass| pass.finished.is_some()),
@@ -107,6 +108,14 @@ pub(crate) async fn run(running: Arc<Running>, node: Arc<Node>) {
             due = (every_s > 0).then(|| now_s() + every_s);
         }
     }
+}
+
+/// Nodes that were started together must not all read everything at the same time: each takes up to an eighth longer than the others.
+fn period_s(days: u64, node: NodeId) -> u64 {
+    let every_s = days.saturating_mul(DAY_S);
+    // Fibonacci hashing: ids made one after the other land far apart.
+    let place = node.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
+    every_s.saturating_add(every_s / 8 * place / 256)
 }
 
 fn now_s() -> u64 {
@@ -173,8 +182,12 @@ impl Pass<'_> {
             return;
         }
         tracing::error!(places, what, "damage");
+        self.running.scrubber.change(|pass| pass.damaged += places);
+        self.note(what);
+    }
+
+    fn note(&self, what: String) {
         self.running.scrubber.change(|pass| {
-            pass.damaged += places;
             if pass.findings.len() < FINDINGS_MAX {
                 let end = (0..=what.len().min(FINDING_BYTES_MAX)).rev().find(|end| what.is_char_boundary(*end)).unwrap_or(0);
                 pass.findings.push(what[..end].to_owned());
@@ -232,7 +245,17 @@ impl Pass<'_> {
                 self.pace(found.bytes).await;
                 0
             }
-            Err(why) => {
+            // That says nothing of the tables, which go on.
+            Err(Unmended::NotChecked(why)) => {
+                tracing::error!(%group, why, "tables were not checked");
+                self.note(format!("group {group}: not checked: {why}"));
+                0
+            }
+            Err(why @ Unmended::NotNow(_)) => {
+                self.found(1, format!("group {group}: {why}"));
+                1
+            }
+            Err(Unmended::Lost(why)) => {
                 self.found(1, format!("group {group}: {why}"));
                 u64::from(!crate::mend::renew(self.running, group).await)
             }
@@ -277,5 +300,18 @@ impl Pass<'_> {
             crate::mend::mend(self.running).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_were_started_together_do_not_read_everything_together() {
+        let periods: std::collections::BTreeSet<u64> = (1..=7).map(|node| period_s(7, NodeId(node)) / 3600).collect();
+        assert_eq!(periods.len(), 7, "hours apart");
+        assert!(periods.iter().all(|hours| (7 * 24..=8 * 24).contains(hours)));
+        assert_eq!(period_s(0, NodeId(1)), 0, "never");
     }
 }

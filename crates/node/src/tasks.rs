@@ -255,7 +255,8 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
             return;
         }
         for (group, shard) in running.local.shards() {
-            let Some(why) = shard.group.stopped() else { continue };
+            let condemned = || shard.group.tables().is_condemned().then(|| "its tables were given up".to_owned());
+            let Some(why) = shard.group.stopped().map(|why| why.to_string()).or_else(condemned) else { continue };
             // A node that ends stops its groups itself.
             if !running.is_draining() && shard.set_stopped() {
                 tracing::error!(%group, why, "the group has stopped on this node");

@@ -18,6 +18,11 @@ use crate::snapshot_file::Reader;
 /// Memory that the copy's pages may take: little, since each is read once.
 const COPY_CACHE_BYTES: u64 = 1 << 20;
 
+/// Copies that are made until two of them show the same damage.
+const COPIES_MAX: usize = 4;
+/// Space that a check leaves free, bytes.
+const ROOM_LEFT_BYTES: u64 = 64 * 1024 * 1024;
+
 /// What a check found in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
@@ -43,8 +48,17 @@ impl GroupTables {
     /// flush first waits with them. Takes as much space as the database for the time being.
     ///
     /// # Errors
-    /// [`TableError::Damaged`] when something does not verify: [`GroupTables::rebuild`] is the cure. [`TableError::Incomplete`].
+    /// [`TableError::Damaged`] when something is proven not to verify: [`GroupTables::rebuild`] is the cure. [`TableError::NotChecked`] when
+    /// the system did not let it be looked at. [`TableError::Incomplete`].
     pub fn check(&self) -> Result<Checked, TableError> {
+        self.look().map_err(|error| match error {
+            error @ (TableError::Damaged(_) | TableError::Incomplete(_)) => error,
+            error if error.is_damage() => TableError::Damaged(error.to_string()),
+            error => TableError::NotChecked(error.to_string()),
+        })
+    }
+
+    fn look(&self) -> Result<Checked, TableError> {
         let number = self.inner.flushing();
         let base = self.inner.base()?;
         base.flush()?;
@@ -53,10 +67,36 @@ impl GroupTables {
             return Err(TableError::Damaged(format!("the database holds flush {} instead of {number}", flushed.number)));
         }
         let mut checked = Checked { redo_damaged: self.check_redo(&flushed)?, ..Checked::default() };
-        // sled's own thread may have moved a page while its file was copied: damage is there the second time too.
-        let outcome = self.check_copy(&base, &flushed, &mut checked).or_else(|_| self.check_copy(&base, &flushed, &mut checked));
+        self.has_room(&base)?;
+        let outcome = self.check_copies(&base, &flushed, &mut checked);
         remove(&self.inner.directory().copy())?;
         outcome.map(|()| checked)
+    }
+
+    /// The copy must not take the space that mail needs.
+    fn has_room(&self, base: &Base) -> Result<(), TableError> {
+        let path = self.inner.directory().copy();
+        let folder = path.parent().unwrap_or(&path);
+        let stat = rustix::fs::statvfs(folder).map_err(|errno| TableError::io("measure", folder)(errno.into()))?;
+        let (free, needed) = (stat.f_bavail.saturating_mul(stat.f_frsize), base.size_on_disk()?.saturating_add(ROOM_LEFT_BYTES));
+        if free < needed {
+            return Err(TableError::NotChecked(format!("{free} bytes are free, and a copy needs {needed}")));
+        }
+        Ok(())
+    }
+
+    /// sled's own thread may have moved a page while its file was copied, and such a copy proves nothing: what is damaged is found the same
+    /// way twice in a row.
+    fn check_copies(&self, base: &Base, flushed: &Flushed, checked: &mut Checked) -> Result<(), TableError> {
+        let mut before: Option<String> = None;
+        for _ in 0..COPIES_MAX {
+            let Err(error) = self.check_copy(base, flushed, checked) else { return Ok(()) };
+            let found = error.to_string();
+            if !error.is_damage() || before.replace(found.clone()).is_some_and(|before| before == found) {
+                return Err(error);
+            }
+        }
+        Err(TableError::NotChecked(format!("no two copies were alike, the last one: {}", before.unwrap_or_default())))
     }
 
     /// True when the redo file did not verify. It is needed only to complete a flush in sled, which all are, so an empty one stands for it.
@@ -72,8 +112,10 @@ impl GroupTables {
             while reader.next()?.is_some() {}
             Ok::<_, TableError>(reader.meta == flushed.number.to_le_bytes() && reader.applied == flushed.applied)
         };
-        if read().unwrap_or(false) {
-            return Ok(false);
+        match read() {
+            Ok(true) => return Ok(false),
+            Err(error @ TableError::Io { .. }) if !error.is_damage() && path.exists() => return Err(error),
+            _ => {}
         }
         tracing::error!(path = %path.display(), "the redo file was damaged and is written anew");
         redo_writer(directory, flushed)?.finish(false)?;
@@ -88,21 +130,22 @@ impl GroupTables {
         copy_folder(&directory.database(number), &copy, &mut checked.bytes)?;
         remove_generating(&copy)?;
         let damaged = |why: String| TableError::Damaged(format!("on the medium: {why}"));
-        let found = Base::open(&copy, COPY_CACHE_BYTES).map_err(|error| damaged(error.to_string()))?;
-        let held = found.flushed().map_err(|error| damaged(error.to_string()))?;
+        let proven = |error: TableError| if error.is_damage() { damaged(error.to_string()) } else { error };
+        let found = Base::open(&copy, COPY_CACHE_BYTES).map_err(proven)?;
+        let held = found.flushed().map_err(proven)?;
         if held != *flushed {
             return Err(damaged(format!("flush {} instead of {}", held.number, flushed.number)));
         }
         let (mut there, mut here) = (found.range(&[], None), base.range(&[], None));
         loop {
-            let (on_medium, in_use) = (there.next().map_err(|error| damaged(error.to_string()))?, here.next()?);
+            let (on_medium, in_use) = (there.next().map_err(proven)?, here.next()?);
             let Some((key, value)) = on_medium else {
                 return if in_use.is_none() { Ok(()) } else { Err(damaged("records are missing".into())) };
             };
             if in_use.is_none_or(|(known, same)| known != key || same != value) {
                 return Err(damaged(format!("record {}", crate::record::hex(&key))));
             }
-            found.resolve(&key, &value).map_err(|error| damaged(error.to_string()))?;
+            found.resolve(&key, &value).map_err(proven)?;
             checked.records += 1;
         }
     }
@@ -118,12 +161,18 @@ fn copy_folder(from: &Path, to: &Path, bytes: &mut u64) -> Result<(), TableError
         match fs::copy(&path, to.join(name)) {
             Ok(copied) => *bytes += copied,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            // The medium does not give it any more.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+            // The medium of this file, and not that of the copy, does not give it any more.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) && !is_readable(&path) => {
                 return Err(TableError::Damaged(format!("{}: {error}", path.display())));
             }
-            Err(error) => return Err(TableError::io("copy", &path)(error)),
+            Err(error) => return Err(TableError::NotChecked(format!("{}: {error}", path.display()))),
         }
     }
     Ok(())
+}
+
+fn is_readable(path: &Path) -> bool {
+    forget_cached(path);
+    let read = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+    !read.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
 }

@@ -29,6 +29,9 @@ pub enum TableError {
     /// A record or file is damaged: the tables must be rebuilt from a snapshot.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// The tables could not be looked at: that says nothing of them.
+    #[error("not checked: {0}")]
+    NotChecked(String),
     /// A key, value, mark or meta is longer than this crate stores: an error of the caller.
     #[error("{what} of {bytes} bytes is outside 1 to {max}")]
     Size {
@@ -55,13 +58,47 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// True when the bytes on the medium are proven to be wrong, or are not given any more. An error of the system (no space, no
+    /// descriptor) proves nothing; what sled says of one has its number in words.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Sled { why, .. } => !tells_system_error(why) && !why.contains("could not acquire lock"),
+            Self::Io { source, .. } => source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::UnexpectedEof,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { what, path: path.to_owned(), source }
     }
 }
 
+/// As std writes it for people, and for programmers.
+fn tells_system_error(why: &str) -> bool {
+    why.contains("(os error ") || why.contains("Os { code: ")
+}
+
 impl From<TableError> for TableFault {
     fn from(error: TableError) -> Self {
         Self { what: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_proves_no_damage() {
+        let sled = |why: String| TableError::Sled { what: "open", why };
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(!sled(format!("IO error: {}", full())).is_damage());
+        assert!(!sled(format!("panic: called `Result::unwrap()` on an `Err` value: Io({:?})", full())).is_damage());
+        assert!(!TableError::io("copy", Path::new("db"))(full()).is_damage());
+        assert!(!TableError::NotChecked("no space".into()).is_damage());
+        assert!(sled("Read corrupted data at file offset None".into()).is_damage());
+        assert!(TableError::io("read", Path::new("db"))(io::Error::from_raw_os_error(libc::EIO)).is_damage());
     }
 }

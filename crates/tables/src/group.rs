@@ -251,6 +251,12 @@ impl GroupTables {
         self.inner.read().incomplete.is_some()
     }
 
+    /// True once the tables were given up ([`GroupTables::condemn`]) and not replaced since.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        matches!(self.inner.read().incomplete, Some(Incomplete::SetAside { .. }))
+    }
+
     /// True when a read has met damage since the tables were opened or last rebuilt: the owner should [`GroupTables::rebuild`] them.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
