@@ -137,7 +137,7 @@ fn cover(group: GroupId, hurt: u64, log: &GroupLog, tables: Option<&GroupTables>
             let written = tables.snapshot_to(&path, &describe(group, &applied)).and_then(|run| run.run()).and_then(|_| tables.flush());
             match written {
                 Ok(_) => drop(snapshots.adopt(path, applied.meta())),
-                Err(error @ (TableError::Damaged(_) | TableError::Sled { .. })) => tables.condemn(&error.to_string())?,
+                Err(error) if error.is_damage() => tables.condemn(&error.to_string())?,
                 Err(other) => return Err(other.into()),
             }
         }
@@ -161,6 +161,7 @@ fn applied_of(tables: &GroupTables) -> Result<Applied, StartError> {
 impl Prepared {
     /// Settles differences between log and tables that a crash may leave.
     pub(crate) async fn settle(&self) -> Result<(), StartError> {
+        drop_contradicting_tail(self.core.group, &self.log).await?;
         let Some(applied) = self.core.applied().last else { return Ok(()) };
         // What is applied is committed: an entry of another term at its place was never committed.
         if self.log.purged().is_none_or(|purged| purged.index() < applied.index())
@@ -178,4 +179,19 @@ impl Prepared {
         }
         Ok(())
     }
+}
+
+/// A log that begins anew behind a snapshot of a peer may go on with entries that were never committed: what a leader of an earlier term wrote
+/// behind an entry that the group decided otherwise. openraft refuses such a log. An entry of the same or a later term was appended behind the
+/// snapshot's last one, as appends are.
+pub(crate) async fn drop_contradicting_tail(group: GroupId, log: &LogStore) -> Result<(), StartError> {
+    let Some(purged) = log.purged() else { return Ok(()) };
+    let behind = purged.index() + 1;
+    // One that cannot be read is met by whoever needs it.
+    let Ok(Some(next)) = log.entry(behind) else { return Ok(()) };
+    if next.log_id.committed_leader_id().term < purged.committed_leader_id().term {
+        tracing::warn!(%group, %purged, found = %next.log_id, "log entries that contradict the snapshot are dropped");
+        log.truncate_from(behind).await?;
+    }
+    Ok(())
 }

@@ -1,8 +1,13 @@
 //! Bytes change by themselves under a running replica, or under one that is down.
 
-use super::lab::{Lab, image};
+use super::lab::{Lab, image, journal_options};
+use crate::log_store::LogStore;
+use crate::records::{encode_entry, encode_log_id};
+use crate::start::drop_contradicting_tail;
+use crate::types::{Entry, log_id};
 use crate::{SnapshotPolicy, StartError};
-use parliament_ids::NodeId;
+use openraft::EntryPayload;
+use parliament_ids::{GroupId, NodeId};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,6 +153,34 @@ async fn a_damaged_snapshot_file_is_made_anew_and_never_installed() {
         lab.try_start(NodeId(2), Some(rescue)).await.unwrap();
     }
     works(&mut lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_leader_wrote_behind_a_snapshot_of_a_later_term_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = parliament_journal::Journal::open(journal_options(folder.path())).unwrap();
+    for (group, term, left) in [(1, 3, false), (2, 5, true), (3, 6, true)] {
+        let log = journal.group(GroupId(group));
+        let entries = (0..4).map(|index| {
+            let entry = Entry { log_id: log_id(if index < 2 { 3 } else { term }, index), payload: EntryPayload::Blank };
+            (index, encode_entry(&entry))
+        });
+        let (told, heard) = std::sync::mpsc::channel();
+        let done = |told: &std::sync::mpsc::Sender<_>| {
+            let told = told.clone();
+            Box::new(move |result| told.send(result).unwrap())
+        };
+        log.append(entries.collect(), done(&told));
+        // A snapshot of a peer covers the entry with index 1, as a leader of term 5 wrote it.
+        log.purge_to(1, encode_log_id(&log_id(5, 1)), done(&told));
+        heard.recv().unwrap().unwrap();
+        heard.recv().unwrap().unwrap();
+        let log = LogStore::open(log).unwrap();
+        drop_contradicting_tail(GroupId(group), &log).await.unwrap();
+        let last = if left { log_id(term, 3) } else { log_id(5, 1) };
+        assert_eq!((log.last(), log.entry(2).unwrap().is_some()), (Some(last), left), "term {term}");
+    }
+    journal.close();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
