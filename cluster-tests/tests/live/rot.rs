@@ -43,6 +43,7 @@ fn rot() {
         mended(&data, &flips, &pass);
         let read = reading.end().await;
         eprintln!("{read} messages were read meanwhile, each as it was sent");
+        assert!(read > 0, "refusing everything is no service");
         assert_eq!(scrub(demo).await["damaged"], 0, "one pass is enough");
         verify(demo).await;
         demo.kill(NODE).await.unwrap();
@@ -324,6 +325,9 @@ fn mended(data: &Path, flips: &[Flip], pass: &serde_json::Value) {
     }
 }
 
+/// How long a message may not be to be had once all is mended.
+const READ_WAIT: Duration = Duration::from_secs(10);
+
 /// Clients that read all mail at the node again and again.
 struct Reading {
     stop: Arc<AtomicBool>,
@@ -342,10 +346,23 @@ impl Reading {
                 let login = parliament_cluster_tests::imap::Imap::login(&address, &account, &password).await;
                 let mut imap = login.unwrap();
                 imap.select("INBOX", true).await.unwrap();
-                while !stop.load(Ordering::Relaxed) {
+                let mut last_round = false;
+                while !last_round {
+                    last_round = stop.load(Ordering::Relaxed);
                     for (number, message) in mails[&account].iter().enumerate() {
-                        // What cannot be had at the moment is said to be so; it is never something else.
-                        let Ok(fetched) = imap.uid_fetch(&(number + 1).to_string(), "(UID BODY.PEEK[])").await else { continue };
+                        // What cannot be had at the moment is said to be so; it is never something else. In the end all is to be had.
+                        let until = Instant::now() + READ_WAIT;
+                        let fetched = loop {
+                            match imap.uid_fetch(&(number + 1).to_string(), "(UID BODY.PEEK[])").await {
+                                Ok(fetched) => break Some(fetched),
+                                Err(error) if last_round => {
+                                    assert!(Instant::now() < until, "{account} {number}: {error}");
+                                    tokio::time::sleep(Duration::from_millis(100)).await;
+                                }
+                                Err(_) => break None,
+                            }
+                        };
+                        let Some(fetched) = fetched else { continue };
                         let body = fetched.iter().find_map(|row| row.body.as_deref());
                         assert!(body == Some(&message.bytes[..]), "{account} {number}: a client saw a wrong byte");
                         read.fetch_add(1, Ordering::Relaxed);
