@@ -71,7 +71,10 @@ pub(crate) fn apply_checked(tables: &mut MemoryTables, index: u64, command: &Com
     tables.commit(writes);
     let committed: Vec<_> = tables.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     assert_eq!(seen, committed, "the overlay shows what the tables then hold");
-    if matches!(applied.outcome, Err(Refusal::StaleFence { .. } | Refusal::OutOfOrder { .. })) {
+    if matches!(
+        applied.outcome,
+        Err(Refusal::StaleFence { .. } | Refusal::OutOfOrder { .. } | Refusal::Frozen { .. } | Refusal::Moved { .. })
+    ) {
         assert_eq!(*tables, before, "a refused command changes nothing");
         assert_eq!(applied.changes, []);
     }
