@@ -8,6 +8,7 @@ mod clients;
 mod kills;
 mod mails;
 mod members;
+mod moves;
 mod newcomer;
 mod other_server;
 mod page;

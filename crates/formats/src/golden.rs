@@ -221,6 +221,12 @@ fn requests_survive_the_relay() {
         },
     };
     assert_eq!(decode_call(&encode_call(&call).unwrap()).unwrap(), call);
-    let answer = Err(Unserved::NotHolder { hint: Some(NodeId(2)) });
-    assert_eq!(decode_answer(&encode_answer(&answer).unwrap()).unwrap(), answer);
+    for unserved in [Unserved::NotHolder { hint: Some(NodeId(2)) }, Unserved::Moved { group: GroupId(3) }] {
+        let answer = Err(unserved);
+        assert_eq!(decode_answer(&encode_answer(&answer).unwrap()).unwrap(), answer);
+    }
+    let question = ImageQuestion::Records { group: GroupId(1), account: AccountId(2), places: vec![(b'F', vec![1, 2]), (b'M', vec![])] };
+    assert_eq!(decode_image_question(&encode_image_question(&question).unwrap()).unwrap(), question);
+    let answer = ImageAnswer::Hashes { page: vec![((b'F', vec![1]), u128::MAX)], next: Some((b'M', Vec::new())) };
+    assert_eq!(decode_image_answer(&encode_image_answer(&answer).unwrap()).unwrap(), answer);
 }

@@ -102,6 +102,8 @@ impl Local {
                         self.counters.stale_fences.fetch_add(1, Ordering::Relaxed);
                         return Err(Unserved::NotHolder { hint: owner.map(|owner| owner.node) });
                     }
+                    Err(Refusal::Frozen { .. }) => return Err(Unserved::NotHolder { hint: None }),
+                    Err(Refusal::Moved { to }) => return Err(Unserved::Moved { group: to }),
                     Err(Refusal::OutOfOrder { last }) => {
                         least = last;
                         continue;

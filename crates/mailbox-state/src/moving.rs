@@ -7,11 +7,12 @@ use crate::port::{TableFault, Tables};
 use crate::records::codec::damaged;
 use crate::{session_record, state_hash};
 use parliament_ids::{AccountId, BodyHash, GroupId, MoveId};
+use serde::{Deserialize, Serialize};
 
 type Read<T> = Result<T, TableFault>;
 
 /// What a group has of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
     /// Nothing: it never was here, nor has it been used.
     Unknown,

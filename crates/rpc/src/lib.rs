@@ -61,6 +61,8 @@ pub enum Method {
     Ask = 4,
     /// Which mailboxes changed on the asked node since a mark, once some have: for sessions on nodes without a copy of their group.
     Changes = 5,
+    /// A part of the image of a user that moves between groups.
+    Image = 6,
 }
 
 impl Method {
@@ -73,6 +75,7 @@ impl Method {
             3 => Some(Self::ReadIndex),
             4 => Some(Self::Ask),
             5 => Some(Self::Changes),
+            6 => Some(Self::Image),
             _ => None,
         }
     }

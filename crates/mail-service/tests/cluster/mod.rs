@@ -307,6 +307,7 @@ impl PeerHandler for Handler {
                 self.runtime.spawn(async move { local.on_relay(from, payload).await }).await.map_err(|e| e.to_string())?
             }
             Method::Changes => self.local.on_changes(&payload).await,
+            Method::Image => self.local.on_image(payload).await,
             Method::Ask => Err("nobody asks here".into()),
         }
     }
