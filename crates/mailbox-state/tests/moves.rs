@@ -154,7 +154,7 @@ impl World {
         let Asked { request, op } = self.asked.clone().unwrap();
         let group = if self.draw.below(3) == 0 { self.draw.below(GROUPS as u64) as usize } else { self.directory };
         let mut entry = self.command(group, Some(request), op);
-        entry.ends_session = self.seq % 5 == 0;
+        entry.ends_session = self.seq.is_multiple_of(5);
         self.flying.push(entry);
     }
 

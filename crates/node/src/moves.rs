@@ -84,11 +84,13 @@ struct Memory {
     ready: bool,
     rounds: u32,
     frozen_since: Option<u64>,
+    /// When the freeze was ordered.
+    froze_at: Option<u64>,
     answered: u64,
 }
 
 async fn drive(running: &Arc<Running>, account: AccountId, move_id: MoveId) {
-    let mut memory = Memory { ready: false, rounds: 0, frozen_since: None, answered: boot_ms() };
+    let mut memory = Memory { ready: false, rounds: 0, frozen_since: None, froze_at: None, answered: boot_ms() };
     while !running.is_draining() && running.local.leader(GroupId::CLUSTER) == Some(running.local.me) {
         if running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
             tokio::time::sleep(PAUSE).await;
@@ -130,10 +132,18 @@ async fn go_on(running: &Arc<Running>, row: &MoveRecord, memory: &mut Memory) ->
     match next {
         MoveNext::Make => at_source(Order::Make).await,
         MoveNext::Copy => copy(running, row, &target, memory).await,
-        MoveNext::Freeze => freeze(running, row, &source).await,
+        MoveNext::Freeze => {
+            memory.froze_at.get_or_insert_with(boot_ms);
+            freeze(running, row, &source).await
+        }
         MoveNext::Refuse => at_target(Order::Refuse).await,
         MoveNext::Thaw => at_source(Order::Thaw).await,
-        MoveNext::Depart => at_source(Order::Depart).await,
+        MoveNext::Depart => {
+            at_source(Order::Depart).await?;
+            let paused_ms = memory.froze_at.map(|at| boot_ms() - at);
+            tracing::info!(account = %row.account, from = %row.from, to = %row.to, rounds = memory.rounds, paused_ms, "a user has moved");
+            Ok(())
+        }
         MoveNext::Arrive => tell(running, Command::MoveArrived { account: row.account, move_id: row.id }).await,
         MoveNext::SweepSource => at_source(Order::Sweep).await,
         MoveNext::SweepTarget => at_target(Order::Sweep).await,
