@@ -10,7 +10,7 @@ use parliament_cluster_state::AccountRecord;
 use parliament_formats::{
     ImageAnswer, ImageQuestion, decode_image_answer, decode_image_question, encode_image_answer, encode_image_question,
 };
-use parliament_ids::{AccountId, BodyHash, GroupId, MoveId, NodeId, OpNo};
+use parliament_ids::{AccountId, BodyHash, Fence, GroupId, MoveId, NodeId, OpNo};
 use parliament_mail_api::Unserved;
 use parliament_mailbox_state::view::{self, ImagePlace, Presence};
 use parliament_mailbox_state::{Acquire, Command, MoveCommand, MoveStep, MovedRecord, Op, SessionMark, UserCommand, bodies_named};
@@ -103,6 +103,14 @@ impl Local {
         match self.prepare(row, from, boot_ms() + STEP_MS).await {
             Prepared::Held => self.propose_freeze(row, &shard, None, move_id, to).await,
             Prepared::Denied => Err("the lease cannot be taken now".to_owned()),
+            // The first lease of all comes with the mailboxes that users expect; no later one does.
+            Prepared::Ready(taking) if taking.acquire.expect_fence == Fence(0) => {
+                if self.take(row, &taking).await {
+                    self.propose_freeze(row, &shard, None, move_id, to).await
+                } else {
+                    Err("the lease was not taken".to_owned())
+                }
+            }
             Prepared::Ready(taking) => self.propose_freeze(row, &shard, Some(taking.acquire.clone()), move_id, to).await,
         }
     }
@@ -121,11 +129,12 @@ impl Local {
             None => (record.fence, record.last_op_no),
         };
         // Rule 1: no read is answered from the own tables alone until it is known whether the freeze is in.
-        self.leases.begin_yield(row.id, fence);
+        let op_no = self.leases.next_op(row.id, fence, last);
+        self.leases.begin_yield(row.id, fence, op_no);
         let command = UserCommand {
             account: row.id,
             fence,
-            op_no: self.leases.next_op(row.id, fence, last),
+            op_no,
             request: None,
             actor: row.id,
             time: unix_seconds(),
@@ -134,7 +143,7 @@ impl Local {
         };
         match self.try_user(row.group, command).await {
             Ok(applied) => {
-                self.leases.end_yield(row.id);
+                self.leases.end_yield(row.id, fence, op_no);
                 applied.outcome.map(drop).map_err(|refusal| format!("{refusal:?}"))
             }
             // The mark stays: reads of this fence go through a barrier from now on.
@@ -272,7 +281,16 @@ impl Local {
                 copied.left = rest.len() as u64;
                 return Ok(copied);
             }
-            let taken = self.copy_some(source, account, move_id, (from, to), rest, deadline).await?;
+            let taken = match self.copy_some(source, account, move_id, (from, to), rest, deadline).await {
+                Ok(taken) => taken,
+                // What was copied before is told of: a move is given up that does not get on.
+                Err(why) if rest.len() < places.len() => {
+                    tracing::debug!(%account, why, "copied in part");
+                    copied.left = rest.len() as u64;
+                    return Ok(copied);
+                }
+                Err(why) => return Err(why),
+            };
             rest = rest.get(taken..).unwrap_or_default();
         }
         if let Some(FrozenHead { head, over }) = frozen {
@@ -299,12 +317,18 @@ impl Local {
         if taken == 0 {
             return Err("no records".into());
         }
+        let first = asked.first().cloned().zip(values.first().cloned());
         let records = asked.into_iter().zip(values).map(|((table, key), value)| MovedRecord { table, key, value }).collect();
         let import = MoveCommand { account, move_id, step: MoveStep::Import { from, records } };
         let named = bodies_named(&Command::Move(import.clone()));
         self.have_bodies(from, to, &named, deadline).await?;
         self.take_move_step(to, import).await?;
-        Ok(taken)
+        // An entry says nothing of what came of it here; all of its records are in, or none.
+        let shard = self.shard(to).ok_or_else(|| format!("group {to} has no copy here"))?;
+        let is_in = |(place, value): (ImagePlace, Option<Vec<u8>>)| {
+            view::image_record(shard.group.tables(), account, &place).is_ok_and(|here| here == value)
+        };
+        if first.is_some_and(is_in) { Ok(taken) } else { Err(format!("group {to} did not take records of this move")) }
     }
 
     /// Waits until the target's replicas have these bodies. Where the source has a copy too, they are (I1).

@@ -452,7 +452,7 @@ impl Local {
     }
 
     /// Takes the lease with an entry that does nothing else, but for the first one of all, which makes the mailboxes that users expect.
-    async fn take(&self, row: &AccountRecord, taking: &Taking) -> bool {
+    pub(crate) async fn take(&self, row: &AccountRecord, taking: &Taking) -> bool {
         let fence = taking.acquire.expect_fence;
         let command = UserCommand {
             account: row.id,
@@ -508,12 +508,13 @@ impl Local {
         if !mine {
             return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });
         }
+        let op_no = self.leases.next_op(account, record.fence, record.last_op_no);
         // Rule 1: from here on no read is answered from the own tables alone, until the entry is known to be in or out.
-        self.leases.begin_yield(account, record.fence);
+        self.leases.begin_yield(account, record.fence, op_no);
         let command = UserCommand {
             account,
             fence: record.fence,
-            op_no: self.leases.next_op(account, record.fence, record.last_op_no),
+            op_no,
             request: None,
             actor: account,
             time: unix_seconds(),
@@ -522,7 +523,7 @@ impl Local {
         };
         match self.try_user(row.group, command).await {
             Ok(applied) => {
-                self.leases.end_yield(account);
+                self.leases.end_yield(account, record.fence, op_no);
                 applied.outcome.map(|_| ()).map_err(|_| Unserved::Busy)
             }
             // Unknown: the mark stays, and reads of this fence go through a barrier from now on.
