@@ -49,7 +49,7 @@ mod work;
 pub use applied::{Applied, Change, Owner, OwnerRecord, Refusal};
 pub use apply::apply;
 pub use command::{Acquire, Command, Evidence, NewMessage, Op, UserCommand, account_of, bodies_named};
-pub use invariants::check;
+pub use invariants::{check, check_sessions};
 pub use move_plan::{MoveFacts, MoveNext, next_step};
 pub use moves::{IMPORT_RECORDS_MAX, MoveCommand, MoveStep, MovedRecord, SWEEP_RECORDS, SessionMark};
 pub use port::{MemoryTables, Overlay, Record, TableFault, Tables, Writes};

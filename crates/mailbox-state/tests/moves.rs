@@ -273,7 +273,8 @@ impl World {
             *move_id = (*move_id).max(last.next());
         }
         let applied = apply_checked(&mut self.groups[entry.group], 1, &command);
-        check(&self.groups[entry.group], ANN).map_err(|found| format!("after {command:?}: {found:?}"))?;
+        let tables = &self.groups[entry.group];
+        check(tables, ANN).and_then(|()| check_sessions(tables, ANN)).map_err(|found| format!("after {command:?}: {found:?}"))?;
         if let Command::User(UserCommand { request: Some(request), op, .. }) = &command {
             self.answered(*request, op, &applied, entry.ends_session)?;
         }
@@ -492,7 +493,7 @@ fn step(move_id: MoveId, step: MoveStep) -> Command {
 
 fn run_in(tables: &mut MemoryTables, command: &Command) -> Applied {
     let applied = apply_checked(tables, 1, command);
-    check(tables, ANN).unwrap();
+    check(tables, ANN).and_then(|()| check_sessions(tables, ANN)).unwrap();
     applied
 }
 

@@ -98,7 +98,7 @@ impl Bed {
     pub(crate) fn raw(&mut self, command: Command) -> Applied {
         let applied = apply_checked(&mut self.tables, self.log.len() as u64 + 1, &command);
         self.log.push(command);
-        if let Err(findings) = check(&self.tables, ANN) {
+        if let Err(findings) = check(&self.tables, ANN).and_then(|()| check_sessions(&self.tables, ANN)) {
             panic!("after {:?}: {findings:#?}", self.log.last());
         }
         applied
