@@ -294,6 +294,9 @@ pub(crate) struct AccountFacts {
     pub(crate) live: bool,
     /// Greatest UIDVALIDITY given; 0 before the first mailbox.
     pub(crate) uid_validity: u32,
+    /// The account lives in another group: nothing else is known of it here.
+    #[serde(default)]
+    pub(crate) elsewhere: bool,
     pub(crate) mailboxes: u64,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
@@ -523,10 +526,11 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
         let (tables, account) = (shard.group.tables(), AccountId(id));
         let record = view::owner(tables, account)?;
         let owner = record.and_then(|record| record.owner);
-        let uid_validity = match view::account(tables, account)? {
-            Some(view::AccountView::Live { uid_validity, .. }) => uid_validity.0,
-            Some(view::AccountView::Deleted { uid_validity_floor }) => uid_validity_floor.0,
-            Some(view::AccountView::Elsewhere { .. }) | None => 0,
+        let (uid_validity, elsewhere) = match view::account(tables, account)? {
+            Some(view::AccountView::Live { uid_validity, .. }) => (uid_validity.0, false),
+            Some(view::AccountView::Deleted { uid_validity_floor }) => (uid_validity_floor.0, false),
+            Some(view::AccountView::Elsewhere { .. }) => (0, true),
+            None => (0, false),
         };
         // Before the first login there are no records: that is an empty account.
         let usage = view::quota(tables, account)?.map(|(_, usage)| usage);
@@ -536,6 +540,7 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
             fence: record.map_or(0, |record| record.fence.0),
             live: owner.is_some_and(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot)),
             uid_validity,
+            elsewhere,
             mailboxes: usage.as_ref().map_or(0, |usage| usage.mailboxes),
             messages: usage.as_ref().map_or(0, |usage| usage.messages),
             bytes: usage.as_ref().map_or(0, |usage| usage.storage_bytes),

@@ -11,6 +11,12 @@ use parliament_ids::{AccountId, GroupId, NodeId};
 use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the directory is asked again for a user who has left the group that it names, and the pause between: a move's last step
+/// takes a few entries.
+const HOME_TRIES: usize = 20;
+const HOME_PAUSE: Duration = Duration::from_millis(100);
 
 async fn barrier(asked: &Asked) -> Result<(), AdminError> {
     asked.running.local.read_barrier_within(GroupId::CLUSTER, 5_000).await.map_err(|e| unserved(&e))
@@ -162,6 +168,21 @@ async fn known_of(asked: &Asked, group: GroupId, accounts: Vec<u64>, fresh: bool
     Err(AdminError::new("PC201", exit::UNAVAILABLE, why).with_hint("`parliament status` tells which nodes are missing"))
 }
 
+/// A user with what the group says that the user lives in. The directory is the last to hear of a move: a group that the user has left
+/// is no authority on what was used of UIDVALIDITY (rule 4), so the directory is asked again.
+async fn found_at_home(asked: &Asked, name: &str) -> Result<(AccountRecord, AccountFacts), AdminError> {
+    for _ in 0..HOME_TRIES {
+        let account = find(asked, name).await?;
+        let known = known_of_one(asked, &account).await?;
+        if !known.elsewhere {
+            return Ok((account, known));
+        }
+        tokio::time::sleep(HOME_PAUSE).await;
+    }
+    Err(AdminError::new("PC331", exit::TRY_AGAIN, "the user is on the way to another group. Nothing was changed.")
+        .with_hint("wait for the end of the move, which `parliament user show` tells"))
+}
+
 async fn known_of_one(asked: &Asked, account: &AccountRecord) -> Result<AccountFacts, AdminError> {
     let mut known = known_of(asked, account.group, vec![account.id.0], true).await?;
     known.remove(&account.id.0).ok_or_else(|| bug("an answer about another account"))
@@ -179,8 +200,7 @@ pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome 
 }
 
 pub(super) async fn delete(asked: &Asked, request: &api::UserDelete) -> Outcome {
-    let account = find(asked, &request.user).await?;
-    let used = known_of_one(asked, &account).await?;
+    let (account, used) = found_at_home(asked, &request.user).await?;
     let cost = format!("{} with {} messages in {} mailboxes, {} bytes", account.name, used.messages, used.mailboxes, used.bytes);
     if request.dry_run {
         return document(&api::Done { message: format!("delete {cost}") });
