@@ -214,7 +214,12 @@ fn moves() {
         for (number, victim) in ["n3", "n4", "n5"].into_iter().cycle().take(KILL_MOVES).enumerate() {
             slowest_since();
             let killing = async {
-                tokio::time::sleep(Duration::from_millis(150 * (number as u64 + 1))).await;
+                // Once it has begun: a move does not begin while a node is down.
+                let asked = Instant::now();
+                while asked.elapsed() < Duration::from_secs(5) && demo.verb(&["user", "show", &user]).await.unwrap()["moving"].is_null() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(150 * number as u64)).await;
                 demo.kill(victim).await.unwrap();
             };
             let (took, ()) = tokio::join!(move_on(demo, &user, GROUPS), killing);

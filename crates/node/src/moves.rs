@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Moves under way at once on one controller.
+/// Moves that copy at once on one controller; others wait for their turn. One that is past its freeze never waits.
 const AT_ONCE: usize = 4;
+/// Moves that a look begins to drive: each asks once how far it is before it waits.
+const NEW_AT_ONCE: usize = 64;
 /// Pause after something did not work.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Pause between two rounds of copying before the freeze.
@@ -34,6 +37,8 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(8);
 const FROZEN_MS: u64 = 4_000;
 /// How long a group may not answer before the move is given up, ms, unless the user is frozen.
 const SILENT_MS: u64 = 60_000;
+/// How long a move may fail to get on before its freeze until it is given up, ms: longer than nodes take to restart.
+const STILL_MS: u64 = 600_000;
 /// How long a change of group 0 may take, ms.
 const PROPOSE_MS: u64 = 5_000;
 
@@ -62,18 +67,28 @@ pub(crate) enum Order {
 }
 
 /// The drivers of one controller.
-#[derive(Default)]
-pub(crate) struct Drivers(HashMap<MoveId, tokio::task::JoinHandle<()>>);
+pub(crate) struct Drivers {
+    tasks: HashMap<MoveId, tokio::task::JoinHandle<()>>,
+    /// Nobody closes it.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Drivers {
+    fn default() -> Self {
+        Self { tasks: HashMap::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
 
 impl Drivers {
     /// Has every move driven that is under way, the oldest first.
     pub(crate) fn look(&mut self, running: &Arc<Running>) -> Result<(), String> {
-        self.0.retain(|_, task| !task.is_finished());
+        self.tasks.retain(|_, task| !task.is_finished());
         let mut open = open_moves(running.local.cluster_tables()).map_err(|fault| fault.to_string())?;
         open.sort_by_key(|row| row.id);
-        for row in open.into_iter().take(AT_ONCE) {
-            let running = running.clone();
-            self.0.entry(row.id).or_insert_with(|| tokio::spawn(async move { drive(&running, row.account, row.id).await }));
+        let new = open.into_iter().filter(|row| !self.tasks.contains_key(&row.id)).take(NEW_AT_ONCE);
+        for row in new.collect::<Vec<_>>() {
+            let (running, turns) = (running.clone(), self.turns.clone());
+            self.tasks.insert(row.id, tokio::spawn(async move { drive(&running, row.account, row.id, turns).await }));
         }
         Ok(())
     }
@@ -86,11 +101,47 @@ struct Memory {
     frozen_since: Option<u64>,
     /// When the freeze was ordered.
     froze_at: Option<u64>,
-    answered: u64,
+    /// An activation was proposed.
+    activated: bool,
+    pace: Pace,
+    /// Held while it copies before the freeze.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
-async fn drive(running: &Arc<Running>, account: AccountId, move_id: MoveId) {
-    let mut memory = Memory { ready: false, rounds: 0, frozen_since: None, froze_at: None, answered: boot_ms() };
+/// Whether a move gets on before its freeze.
+struct Pace {
+    /// When both groups last answered, ms.
+    answered: u64,
+    /// When it last got on, ms.
+    got_on: u64,
+    /// The fewest records that a round left over since one left none.
+    least: Option<u64>,
+}
+
+impl Pace {
+    fn new(now: u64) -> Self {
+        Self { answered: now, got_on: now, least: None }
+    }
+    /// A round of copying left so many records over.
+    fn left(&mut self, left: u64, now: u64) {
+        if left == 0 || self.least.is_none_or(|least| left < least) {
+            self.got_on = now;
+            self.least = Some(left).filter(|left| *left > 0);
+        }
+    }
+    /// It had to wait for others.
+    fn waited(&mut self, ms: u64) {
+        self.answered += ms;
+        self.got_on += ms;
+    }
+    fn is_over(&self, now: u64) -> bool {
+        now > self.answered + SILENT_MS || now > self.got_on + STILL_MS
+    }
+}
+
+async fn drive(running: &Arc<Running>, account: AccountId, move_id: MoveId, turns: Arc<Semaphore>) {
+    let pace = Pace::new(boot_ms());
+    let mut memory = Memory { ready: false, rounds: 0, frozen_since: None, froze_at: None, activated: false, pace, turn: None };
     while !running.is_draining() && running.local.leader(GroupId::CLUSTER) == Some(running.local.me) {
         if running.local.read_barrier(GroupId::CLUSTER).await.is_err() {
             tokio::time::sleep(PAUSE).await;
@@ -100,23 +151,31 @@ async fn drive(running: &Arc<Running>, account: AccountId, move_id: MoveId) {
         if row.id != move_id || !row.is_open() {
             return;
         }
-        if let Err(why) = go_on(running, &row, &mut memory).await {
+        let done = go_on(running, &row, &mut memory, &turns).await;
+        let frozen = memory.frozen_since.is_some();
+        if !frozen && row.stage == MoveStage::Wanted && memory.pace.is_over(boot_ms()) {
+            stop(running, &row, done.as_ref().err().map_or("it does not get on", String::as_str)).await;
+        }
+        if let Err(why) = done {
             tracing::debug!(%account, %move_id, why, "a move waits");
-            let frozen = memory.frozen_since.is_some();
-            if !frozen && boot_ms() > memory.answered + SILENT_MS {
-                stop(running, &row, &why).await;
+            if !frozen {
+                // Others may get on, and what changes until it is tried again is copied first.
+                (memory.turn, memory.ready) = (None, false);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn go_on(running: &Arc<Running>, row: &MoveRecord, memory: &mut Memory) -> Result<(), String> {
+async fn go_on(running: &Arc<Running>, row: &MoveRecord, memory: &mut Memory, turns: &Arc<Semaphore>) -> Result<(), String> {
     let (source, target) = tokio::join!(whereabouts(running, row.from, row.account), whereabouts(running, row.to, row.account));
     let (source, target) = (source?, target?);
-    memory.answered = boot_ms();
+    memory.pace.answered = boot_ms();
     let frozen = matches!(source.presence, Presence::Here { last, frozen_for: Some(_) } if last == row.id);
     memory.frozen_since = if frozen { memory.frozen_since.or(Some(boot_ms())) } else { None };
+    if frozen {
+        (memory.turn, memory.pace.got_on) = (None, boot_ms());
+    }
     let facts = MoveFacts {
         move_id: row.id,
         source: source.presence,
@@ -131,6 +190,13 @@ async fn go_on(running: &Arc<Running>, row: &MoveRecord, memory: &mut Memory) ->
     let at_target = |order| order_at(running, row, row.to, &target, order);
     match next {
         MoveNext::Make => at_source(Order::Make).await,
+        MoveNext::Copy if !frozen && memory.turn.is_none() => {
+            let began = boot_ms();
+            memory.turn = turns.clone().acquire_owned().await.ok();
+            memory.pace.waited(boot_ms() - began);
+            // Much may have changed meanwhile: it is looked again.
+            Ok(())
+        }
         MoveNext::Copy => copy(running, row, &target, memory).await,
         MoveNext::Freeze => {
             memory.froze_at.get_or_insert_with(boot_ms);
@@ -210,6 +276,10 @@ async fn copy(running: &Arc<Running>, row: &MoveRecord, target: &Whereabouts, me
         stop(running, row, "the target did not get all of it in time").await;
         return Ok(());
     }
+    // An activation whose target is still undecided was refused.
+    if memory.activated {
+        tokio::time::sleep(PAUSE).await;
+    }
     let node = leader_of(running, row.to, target)?;
     let question = Question::CopyUser { account: row.account.0, move_id: row.id.0, from: row.from.0, to: row.to.0, within_ms: COPY_MS };
     let copied: Copied = match ask_within(running, node, &question, COPY_TIMEOUT).await? {
@@ -217,6 +287,8 @@ async fn copy(running: &Arc<Running>, row: &MoveRecord, target: &Whereabouts, me
         Reply::Order(Err(why)) => return Err(why),
         other => return Err(format!("an unexpected answer: {other:?}")),
     };
+    memory.activated |= copied.activated;
+    memory.pace.left(copied.left, boot_ms());
     if memory.frozen_since.is_some() || copied.left > 0 {
         return Ok(());
     }
@@ -249,5 +321,31 @@ async fn tell(running: &Running, command: Command) -> Result<(), String> {
         Ok(Ok(_) | Err(Refused::NoSuchMove)) => Ok(()),
         Ok(Err(refused)) => Err(format!("{refused:?}")),
         Err(unserved) => Err(format!("{unserved:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_that_does_not_get_on_is_over_and_one_that_does_is_not() {
+        let mut pace = Pace::new(0);
+        for (minute, left) in [(5, 900), (10, 800), (15, 700)] {
+            pace.answered = minute * 60_000;
+            pace.left(left, minute * 60_000);
+            assert!(!pace.is_over(minute * 60_000), "it copies, though a round does not suffice");
+        }
+        for minute in 16..=25 {
+            pace.answered = minute * 60_000;
+            pace.left(700, minute * 60_000);
+            assert!(!pace.is_over(minute * 60_000));
+        }
+        assert!(pace.is_over(25 * 60_000 + 1), "what is left over does not get less");
+        pace.waited(1_000);
+        assert!(!pace.is_over(25 * 60_000 + 1_000), "waiting for others counts for nothing");
+        pace.left(0, 26 * 60_000);
+        assert!(!pace.is_over(26 * 60_000));
+        assert!(pace.is_over(pace.answered + SILENT_MS + 1), "a group that is silent");
     }
 }

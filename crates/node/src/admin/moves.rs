@@ -4,10 +4,11 @@ use super::users::find;
 use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, unserved};
 use crate::ask::facts_of_all;
 use crate::moves::whereabouts;
-use parliament_cluster_state::{AccountRecord, Command, MoveRecord, MoveStage, Refused, Reply as StateReply, last_move};
+use parliament_cluster_state::{AccountRecord, Command, MoveRecord, MoveStage, NodeState, Refused, Reply as StateReply, last_move};
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{GroupId, NodeId};
 use parliament_mail_service::{boot_ms, unix_seconds};
+use std::collections::BTreeSet;
 
 /// A move as operators see it.
 pub(super) fn told(user: &str, row: &MoveRecord) -> api::UserMoving {
@@ -60,17 +61,28 @@ pub(super) async fn begin(asked: &Asked, request: &api::UserMove) -> Outcome {
     }
 }
 
+/// Why a node stands in the way of moves: one that may come back with a version that knows none of them does, too.
+fn unsuited(name: &str, version: Option<&String>, mine: Option<&String>, lost: bool) -> Option<String> {
+    match version {
+        Some(version) if mine == Some(version) => None,
+        Some(version) => Some(format!("nodes run different versions: {name} runs {version}")),
+        None if lost => None,
+        None => Some(format!("{name} does not answer, so that its version is not known")),
+    }
+}
+
 /// Refuses what cannot come to its end: a target without a quorum, and nodes that do not know moves yet.
 async fn able(asked: &Asked, to: GroupId) -> Result<(), AdminError> {
     let facts = facts_of_all(&asked.running).await;
     let mine = facts.get(&asked.running.local.me).and_then(|facts| facts.as_ref()).map(|facts| facts.version.clone());
-    let other = |(node, facts): (&NodeId, &Option<crate::ask::Facts>)| {
-        let version = facts.as_ref().map(|facts| facts.version.clone())?;
-        (Some(&version) != mine.as_ref()).then(|| format!("{} runs {version}", asked.running.document().name_of(*node)))
-    };
-    if let Some(other) = facts.iter().find_map(other) {
-        return Err(AdminError::new("PC333", exit::TRY_AGAIN, format!("nodes run different versions: {other}. Nothing was changed."))
-            .with_hint("users move between groups once all nodes run the same version"));
+    let document = asked.running.document();
+    let lost: BTreeSet<NodeId> =
+        document.members.iter().filter(|member| member.state == NodeState::Lost).map(|member| NodeId(member.id)).collect();
+    if let Some(why) = facts.iter().find_map(|(node, facts)| {
+        unsuited(&document.name_of(*node), facts.as_ref().map(|facts| &facts.version), mine.as_ref(), lost.contains(node))
+    }) {
+        return Err(AdminError::new("PC333", exit::TRY_AGAIN, format!("{why}. Nothing was changed."))
+            .with_hint("users move between groups once all nodes, but for those given up for lost, run the same version"));
     }
     whereabouts(&asked.running, to, parliament_ids::AccountId(0)).await.map(drop).map_err(|why| {
         AdminError::new("PC201", exit::UNAVAILABLE, format!("group {to} cannot take users now: {why}. Nothing was changed."))
@@ -88,4 +100,18 @@ fn state_of(asked: &Asked, account: &AccountRecord) -> Outcome {
 pub(super) async fn state(asked: &Asked, request: &api::OneUser) -> Outcome {
     let account = find(asked, &request.user).await?;
     state_of(asked, &account)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unsuited;
+
+    #[test]
+    fn only_a_lost_node_may_be_silent() {
+        let (one, two) = ("1.0".to_owned(), "2.0".to_owned());
+        assert_eq!(unsuited("n2", Some(&one), Some(&one), false), None);
+        assert_eq!(unsuited("n2", None, Some(&one), true), None);
+        assert!(unsuited("n2", None, Some(&one), false).is_some_and(|why| why.starts_with("n2 does not answer")));
+        assert!(unsuited("n2", Some(&two), Some(&one), true).is_some_and(|why| why.ends_with("n2 runs 2.0")));
+    }
 }
