@@ -9,6 +9,7 @@ mod clocks;
 mod kills;
 mod mails;
 mod members;
+mod moves;
 mod newcomer;
 mod other_server;
 mod page;

@@ -3,9 +3,10 @@
 use crate::account::{AccountName, AccountRecord, account, account_named, group_of};
 use crate::command::{Command, NewAccount};
 use crate::members::{self, NodeState};
+use crate::moves;
 use crate::node::{ClusterRecord, NodeRecord, Placement, cluster, node};
 use crate::record::{self, get, key, put};
-use parliament_ids::{AccountId, Boot, NodeId};
+use parliament_ids::{AccountId, Boot, MoveId, NodeId};
 use parliament_mailbox_state::{Overlay, TableFault};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub enum Reply {
     },
     /// The node's id.
     Node(NodeId),
+    /// The move's number.
+    Move(MoveId),
 }
 
 /// Why a command of group 0 was refused; nothing was changed.
@@ -60,6 +63,14 @@ pub enum Refused {
         /// Its version now.
         version: u64,
     },
+    /// The account is on its way to another group.
+    Moving,
+    /// There is no such group of users.
+    NoSuchGroup,
+    /// The account lives in that group.
+    SameGroup,
+    /// The account's last move is another one, or is decided already.
+    NoSuchMove,
 }
 
 /// A command's result.
@@ -113,6 +124,10 @@ pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, Tab
         Command::SetNodeState { node, state } => members::set_node_state(tables, *node, *state),
         Command::RemoveNode { node } => members::remove_node(tables, *node),
         Command::SetPlacement { row } => members::set_placement(tables, row),
+        Command::BeginMove { account, to, time } => moves::begin(tables, &formed, *account, *to, *time),
+        Command::StopMove { account, move_id, why } => moves::stop(tables, *account, *move_id, why),
+        Command::MoveArrived { account, move_id } => moves::arrived(tables, *account, *move_id),
+        Command::EndMove { account, move_id } => moves::end(tables, *account, *move_id),
     }
 }
 
@@ -189,10 +204,15 @@ fn add_accounts(tables: &mut Overlay<'_>, formed: &ClusterRecord, new: &[NewAcco
 
 fn delete_account(tables: &mut Overlay<'_>, id: AccountId, uid_validity_floor: u32) -> Result<Applied, TableFault> {
     let Some(row) = account(tables, id)? else { return Ok(Err(Refused::NoSuchAccount)) };
+    // Where its mail is to be deleted is not decided yet.
+    if moves::is_moving(tables, id)? {
+        return Ok(Err(Refused::Moving));
+    }
     let floor_key = key(record::FLOOR, row.name.as_bytes());
     let floor: Option<u32> = get(tables, &floor_key)?;
     put(tables, floor_key, &floor.unwrap_or(0).max(uid_validity_floor).max(row.uid_validity_floor))?;
     tables.delete(key(record::ACCOUNT, &id.0.to_be_bytes()));
+    tables.delete(key(record::MOVES, &id.0.to_be_bytes()));
     tables.delete(key(record::NAME, row.name.as_bytes()));
     Ok(Ok(Reply::Done))
 }
@@ -359,6 +379,46 @@ mod tests {
         let rows = copies(&machine.0).unwrap();
         let voters: Vec<_> = rows.iter().map(|row| (row.group.0, row.version, row.voters.len())).collect();
         assert_eq!(voters, [(0, 2, 2), (1, 1, 2)]);
+    }
+
+    #[test]
+    fn a_move_changes_the_directory_once_and_one_is_under_way_at_most() {
+        use crate::{MoveStage, last_move, open_moves};
+        let mut machine = Machine::formed();
+        machine.add(&["ann@x"]).unwrap();
+        let ann = AccountId(1);
+        let home = |machine: &Machine| account(&machine.0, ann).unwrap().unwrap().group;
+        let from = home(&machine);
+        let (to, other) = (GroupId(from.0 % 8 + 1), GroupId((from.0 + 1) % 8 + 1));
+        let begin = |to| Command::BeginMove { account: ann, to, time: 7 };
+        assert_eq!(machine.run(&begin(from)), Err(Refused::SameGroup));
+        assert_eq!(machine.run(&begin(GroupId(9))), Err(Refused::NoSuchGroup));
+        assert_eq!(machine.run(&begin(GroupId(0))), Err(Refused::NoSuchGroup));
+        assert_eq!(machine.run(&begin(to)), Ok(Reply::Move(MoveId(1))));
+        assert_eq!(machine.run(&begin(to)), Ok(Reply::Move(MoveId(1))), "told again");
+        assert_eq!(machine.run(&begin(other)), Err(Refused::Moving));
+        assert_eq!(machine.run(&Command::DeleteAccount { account: ann, uid_validity_floor: 1 }), Err(Refused::Moving));
+        assert_eq!(open_moves(&machine.0).unwrap().len(), 1);
+        let arrived = |n| Command::MoveArrived { account: ann, move_id: MoveId(n) };
+        let stop = |n| Command::StopMove { account: ann, move_id: MoveId(n), why: "w".into() };
+        let end = |n| Command::EndMove { account: ann, move_id: MoveId(n) };
+        assert_eq!(machine.run(&arrived(2)), Err(Refused::NoSuchMove));
+        assert_eq!(machine.run(&arrived(1)), Ok(Reply::Done));
+        assert_eq!(home(&machine), to);
+        assert_eq!(machine.run(&stop(1)), Err(Refused::NoSuchMove), "it is decided");
+        assert_eq!(machine.run(&begin(from)), Err(Refused::Moving), "what is left has to go first");
+        assert_eq!(machine.run(&end(1)), Ok(Reply::Done));
+        assert_eq!(last_move(&machine.0, ann).unwrap().unwrap().stage, MoveStage::Done);
+        assert_eq!(machine.run(&begin(from)), Ok(Reply::Move(MoveId(2))));
+        assert_eq!(machine.run(&arrived(1)), Err(Refused::NoSuchMove), "an old controller");
+        assert_eq!(home(&machine), to);
+        assert_eq!(machine.run(&stop(2)), Ok(Reply::Done));
+        assert_eq!(machine.run(&end(2)), Ok(Reply::Done));
+        assert_eq!(machine.run(&arrived(2)), Err(Refused::NoSuchMove), "given up");
+        assert_eq!((home(&machine), open_moves(&machine.0).unwrap().len()), (to, 0));
+        assert_eq!(last_move(&machine.0, ann).unwrap().unwrap().stage, MoveStage::GivenUp("w".into()));
+        assert_eq!(machine.run(&Command::DeleteAccount { account: ann, uid_validity_floor: 1 }), Ok(Reply::Done));
+        assert_eq!(last_move(&machine.0, ann).unwrap(), None);
     }
 
     #[test]

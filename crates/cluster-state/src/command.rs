@@ -2,7 +2,7 @@
 
 use crate::members::{Copies, Joining, NodeState};
 use crate::node::{ClusterRecord, NodeRecord, Placement};
-use parliament_ids::{AccountId, Boot, NodeId};
+use parliament_ids::{AccountId, Boot, GroupId, MoveId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// One log entry of group 0.
@@ -90,6 +90,38 @@ pub enum Command {
     SetPlacement {
         /// The row.
         row: Copies,
+    },
+    /// A user is to live in another group: told again while that move is under way, refused while another is.
+    BeginMove {
+        /// Whom.
+        account: AccountId,
+        /// The target.
+        to: GroupId,
+        /// UTC seconds from the proposer.
+        time: i64,
+    },
+    /// A move is to be given up, if its target has not decided it yet.
+    StopMove {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        move_id: MoveId,
+        /// Why, for people; at most [`crate::WHY_BYTES_MAX`].
+        why: String,
+    },
+    /// The target has the user: from now on the directory says so. Refused unless this move is under way from where the directory says.
+    MoveArrived {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        move_id: MoveId,
+    },
+    /// Nothing is left to do for a move, which has arrived or was given up.
+    EndMove {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        move_id: MoveId,
     },
 }
 

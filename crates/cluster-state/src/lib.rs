@@ -5,6 +5,7 @@ mod account;
 mod apply;
 mod command;
 mod members;
+mod moves;
 mod node;
 mod record;
 
@@ -12,4 +13,5 @@ pub use account::{AccountName, AccountRecord, NameRefused, account, account_name
 pub use apply::{Applied, Refused, Reply, apply};
 pub use command::{Command, NewAccount};
 pub use members::{Copies, INVITES_MAX, Joining, NODES_MAX, NodeState, copies, members, node_state};
+pub use moves::{MOVES_MAX, MoveRecord, MoveStage, WHY_BYTES_MAX, last_move, open_moves};
 pub use node::{ClusterRecord, NodeRecord, Placement, cluster, node, nodes, placement};

@@ -15,6 +15,12 @@ pub(crate) const SETTING: u8 = b'S';
 pub(crate) const STATE: u8 = b'M';
 pub(crate) const COPIES: u8 = b'G';
 pub(crate) const INVITES: u8 = b'I';
+/// The last move of each user.
+pub(crate) const MOVES: u8 = b'V';
+/// The users whose move is under way.
+pub(crate) const OPEN_MOVES: u8 = b'W';
+/// The number of the last move of all.
+pub(crate) const LAST_MOVE: u8 = b'X';
 
 /// The version of every record's value.
 const VERSION: u8 = 1;

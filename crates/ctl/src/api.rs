@@ -21,6 +21,8 @@
 //! | [`USER_PASSWD`] | [`UserPasswd`] | [`Done`] | `PC301`; `PC302` unknown scheme (exit 64) |
 //! | [`USER_DELETE`] | [`UserDelete`] | [`Done`] | `PC301` |
 //! | [`USER_VERIFY`] | [`Verify`] | [`Verified`] | 69 |
+//! | [`USER_MOVE`] | [`UserMove`] | [`UserMoving`] | `PC301`; `PC330` no such group (exit 64); `PC331` on the way already, `PC332` too many moves, `PC333` nodes of different versions (exit 75) |
+//! | [`USER_MOVING`] | [`OneUser`] | [`UserMoving`] | `PC301`; `PC334` never moved (exit 64) |
 //! | [`LEASE_SHOW`] | [`OneUser`] | [`Lease`] | `PC301` |
 //! | [`LEASE_LIST`] | [`Page`] | [`Leases`] | 69 |
 //! | [`LEASE_MOVE`] | [`LeaseMove`] | [`Lease`] | `PC301`; `PC320` no such node, or no copy of the user there (exit 64) |
@@ -101,6 +103,10 @@ verbs! {
     BODY_SCRUB_START = "body.scrub.start";
     /// How far they are.
     BODY_SCRUB_STATUS = "body.scrub.status";
+    /// Has a user moved to another group.
+    USER_MOVE = "user.move";
+    /// How far the last move of a user is.
+    USER_MOVING = "user.moving";
     /// Who holds a user.
     LEASE_SHOW = "lease.show";
     /// A page of who holds whom.
@@ -440,6 +446,74 @@ pub struct User {
     pub usage: Option<Usage>,
     /// Scheme of its credential, such as `ARGON2ID`.
     pub scheme: String,
+    /// Its move to another group, while one is under way; `None` in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<UserMoving>,
+}
+
+/// Has a user moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserMove {
+    /// Whom.
+    pub user: String,
+    /// The target.
+    pub group: u32,
+    /// Change nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+}
+
+/// A user's move to another group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserMoving {
+    /// Canonical name.
+    pub user: String,
+    /// The group where it began.
+    pub from: u32,
+    /// The group where it leads.
+    pub to: u32,
+    /// The number of the move; 0 when there is nothing to move.
+    pub number: u64,
+    /// How far it is.
+    pub stage: MoveStage,
+    /// Why it is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How far a move is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveStage {
+    /// The target copies; the user is served by the source but for the last moment.
+    Copying,
+    /// It is being given up.
+    Stopping,
+    /// The user is served by the target; what is left at the source goes.
+    CleaningUp,
+    /// The user lives at the target.
+    Done,
+    /// The user stays at the source.
+    GivenUp,
+}
+
+impl MoveStage {
+    /// The word for people.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Copying => "copying",
+            Self::Stopping => "being given up",
+            Self::CleaningUp => "arrived, cleaning up",
+            Self::Done => "done",
+            Self::GivenUp => "given up",
+        }
+    }
+    /// True when nothing is left to wait for.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::GivenUp)
+    }
 }
 
 /// What an account takes.

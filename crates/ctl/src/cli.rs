@@ -400,6 +400,17 @@ pub(crate) enum UserVerb {
         #[command(flatten)]
         change: Change,
     },
+    /// Move a user to another group, while it is served, and wait until it is there. It is copied first, so that clients wait for a
+    /// moment only. When --timeout is over the move goes on by itself.
+    Move {
+        /// Login name.
+        user: String,
+        /// The group.
+        #[arg(long)]
+        group: u32,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Compare the replicas of accounts by hash, check the rules about UIDs and counters, and look for every body; exits 65 when something
     /// is wrong, 2 when some replica did not answer.
     Verify {

@@ -420,6 +420,38 @@ fn scrub_is_started_on_one_node_or_all_and_its_state_is_a_table() {
 }
 
 #[test]
+fn a_move_is_waited_for_and_its_end_is_told() {
+    let moving = |stage, why: Option<&str>| {
+        json!(UserMoving { user: "ann@a".into(), from: 3, to: 5, number: 9, stage, why: why.map(str::to_owned) })
+    };
+    let moved = |end: MoveStage, why: Option<&'static str>| {
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        bench(move |_, verb, _| {
+            let stage = match (verb, asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                (USER_MOVE, _) | (_, 0 | 1) => MoveStage::Copying,
+                (_, 2) => MoveStage::CleaningUp,
+                _ => end,
+            };
+            Ok(moving(stage, why.filter(|_| stage == MoveStage::GivenUp)))
+        })
+    };
+    let done = moved(MoveStage::Done, None);
+    let outcome = done.ask("user move ann --group 5 --yes");
+    assert_eq!((outcome.code, outcome.out.as_str()), (0, "ann@a is in group 5\n"));
+    assert_eq!(outcome.err, "ann@a: copying\nann@a: arrived, cleaning up\n");
+    assert_eq!(done.requests()[0], json!({ "user": "ann", "group": 5 }));
+    let outcome = moved(MoveStage::GivenUp, Some("no room")).ask("user move ann --group 5 --yes");
+    assert_eq!(outcome.code, exit::TRY_AGAIN);
+    assert!(outcome.err.contains("PC335") && outcome.err.contains("stays in group 3: no room"), "{}", outcome.err);
+    let outcome = moved(MoveStage::Copying, None).ask("user move ann --group 5 --yes --timeout 300ms");
+    assert_eq!(outcome.code, exit::TRY_AGAIN);
+    assert!(outcome.err.contains("goes on by itself"), "{}", outcome.err);
+    let dry = moved(MoveStage::Done, None);
+    assert_eq!(dry.ask("user move ann --group 5 --dry-run").out, "would: move ann@a from group 3 to 5\n");
+    assert_eq!(dry.requests(), [json!({ "user": "ann", "group": 5, "dry_run": true })]);
+}
+
+#[test]
 fn leases_sessions_and_replicas_are_tables() {
     let lease =
         Lease { user: "ann@a".into(), group: 3, holder: Some("n2".into()), boot: 1, fence: 41, live: true, candidates: vec!["n1".into()] };

@@ -84,7 +84,24 @@ fn users() -> Vec<Command> {
             mailbox: Some(name("a")),
             entries: vec![MetadataEntry { name: "/private/comment".into(), value: Some(b"x".to_vec()) }],
         }),
+        user(Op::Freeze { move_id: MoveId(300), to: GroupId(3) }),
+        moved(MoveStep::Import {
+            from: GroupId(2),
+            records: vec![
+                MovedRecord { table: b'F', key: vec![1, 2], value: Some(vec![3, 4]) },
+                MovedRecord { table: b'K', key: Vec::new(), value: None },
+            ],
+        }),
+        moved(MoveStep::Activate { head: vec![1, 3], over: vec![SessionMark { node: NodeId(1), boot: Boot(2), below: 300 }] }),
+        moved(MoveStep::Refuse { from: GroupId(2) }),
+        moved(MoveStep::Depart),
+        moved(MoveStep::Thaw),
+        moved(MoveStep::Sweep),
     ]
+}
+
+fn moved(step: MoveStep) -> Command {
+    Command::Move(MoveCommand { account: AccountId(5), move_id: MoveId(300), step })
 }
 
 fn clusters() -> Vec<cluster::Command> {
@@ -139,6 +156,10 @@ fn clusters() -> Vec<cluster::Command> {
                 leaving: vec![NodeId(2)],
             },
         },
+        cluster::Command::BeginMove { account: AccountId(5), to: GroupId(3), time: 1_700_000_000 },
+        cluster::Command::StopMove { account: AccountId(5), move_id: MoveId(300), why: "w".into() },
+        cluster::Command::MoveArrived { account: AccountId(5), move_id: MoveId(300) },
+        cluster::Command::EndMove { account: AccountId(5), move_id: MoveId(300) },
     ]
 }
 
@@ -200,6 +221,12 @@ fn requests_survive_the_relay() {
         },
     };
     assert_eq!(decode_call(&encode_call(&call).unwrap()).unwrap(), call);
-    let answer = Err(Unserved::NotHolder { hint: Some(NodeId(2)) });
-    assert_eq!(decode_answer(&encode_answer(&answer).unwrap()).unwrap(), answer);
+    for unserved in [Unserved::NotHolder { hint: Some(NodeId(2)) }, Unserved::Moved { group: GroupId(3) }] {
+        let answer = Err(unserved);
+        assert_eq!(decode_answer(&encode_answer(&answer).unwrap()).unwrap(), answer);
+    }
+    let question = ImageQuestion::Records { group: GroupId(1), account: AccountId(2), places: vec![(b'F', vec![1, 2]), (b'M', vec![])] };
+    assert_eq!(decode_image_question(&encode_image_question(&question).unwrap()).unwrap(), question);
+    let answer = ImageAnswer::Hashes { page: vec![((b'F', vec![1]), u128::MAX)], next: Some((b'M', Vec::new())) };
+    assert_eq!(decode_image_answer(&encode_image_answer(&answer).unwrap()).unwrap(), answer);
 }

@@ -1,6 +1,10 @@
 //! Versioned bytes of log entries and of requests relayed between nodes: a version byte, then postcard. Variants and
 //! fields are only ever added at the end; the golden tests hold every byte of what older programs wrote.
 
+mod image;
+
+pub use image::{ImageAnswer, ImageQuestion};
+
 use bytes::Bytes;
 use parliament_mail_api::{Answer, Call, Unserved};
 use serde::Serialize;
@@ -69,6 +73,11 @@ format!(/// What the holder answered.
     Result<Answer, Unserved>, encode_answer, decode_answer, "relayed answer", RELAY_VERSION);
 format!(/// What a command of group 0 came to, told to the node that sent it to the leader.
     parliament_cluster_state::Applied, encode_cluster_applied, decode_cluster_applied, "outcome of a command of group 0", RELAY_VERSION);
+
+format!(/// A question about a user on the move.
+    ImageQuestion, encode_image_question, decode_image_question, "question about an image", RELAY_VERSION);
+format!(/// Its answer.
+    ImageAnswer, encode_image_answer, decode_image_answer, "part of an image", RELAY_VERSION);
 
 #[cfg(test)]
 mod golden;

@@ -71,6 +71,9 @@ counter!(/// Fencing token of a user's ownership lease: +1 at each acquire, move
     Fence(u64));
 counter!(/// RFC 8474 EMAILID: a counter of the account.
     EmailId(u64));
+counter!(/// A move of a user from one group to another: numbered in group 0, ascending over the whole cluster, so that of two moves of one
+    /// user the later has the greater number.
+    MoveId(u64));
 id!(/// RFC 8474 THREADID: a keyed hash of the thread root's Message-ID.
     ThreadId(u64));
 counter!(/// Number of a holder's proposal under one fence; apply takes them only in ascending order.

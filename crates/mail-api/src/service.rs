@@ -2,7 +2,7 @@
 
 use crate::{Answer, Call};
 use async_trait::async_trait;
-use parliament_ids::{AccountId, MailboxId, NodeId};
+use parliament_ids::{AccountId, GroupId, MailboxId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Why a request was not served *here and now*. Whether it took effect may be unknown; repeating it under the same
@@ -24,6 +24,11 @@ pub enum Unserved {
     Unreachable,
     /// The body of a message cannot be read on this node now.
     BodyUnavailable,
+    /// The user lives in another group; the request is to be made there.
+    Moved {
+        /// Which, as far as is known here.
+        group: GroupId,
+    },
 }
 
 /// Carries out requests. The implementation that frontends hold routes each to the user's holder and retries under the

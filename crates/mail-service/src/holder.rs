@@ -6,7 +6,7 @@ use crate::propose::TryError;
 use bytes::Bytes;
 use parliament_bodies::Receipt;
 use parliament_ids::limits::{JOURNAL_BODY_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGES_PER_ENTRY_MAX};
-use parliament_ids::{GroupId, NodeId, OpNo, ThreadId};
+use parliament_ids::{Fence, GroupId, NodeId, OpNo, ThreadId};
 use parliament_mail_api::{Answer, AppendMessage, BodySource, Call, Rejection, Reply, Request, SectionKind, Unserved};
 use parliament_mailbox_state::{Acquire, NewMessage, Op, OwnerRecord, Refusal, UserCommand};
 use std::sync::Arc;
@@ -97,12 +97,14 @@ impl Local {
             };
             let failed = match self.try_user(group, command).await {
                 Ok(applied) => match applied.outcome {
-                    Ok(reply) => return self.with_delta(shard, call, Ok(reply)),
-                    Err(Refusal::Rejected(rejection)) => return self.with_delta(shard, call, Err(rejection)),
+                    Ok(reply) => return self.with_delta(shard, call, fence, Ok(reply)),
+                    Err(Refusal::Rejected(rejection)) => return self.with_delta(shard, call, fence, Err(rejection)),
                     Err(Refusal::StaleFence { owner, .. }) => {
                         self.counters.stale_fences.fetch_add(1, Ordering::Relaxed);
                         return Err(Unserved::NotHolder { hint: owner.map(|owner| owner.node) });
                     }
+                    Err(Refusal::Frozen { .. }) => return Err(Unserved::NotHolder { hint: None }),
+                    Err(Refusal::Moved { to }) => return Err(Unserved::Moved { group: to }),
                     Err(Refusal::OutOfOrder { last }) => {
                         least = last;
                         continue;
@@ -136,9 +138,21 @@ impl Local {
         }
     }
 
-    /// An answer with what changed since the session's mark, the call's own change included.
-    fn with_delta(&self, shard: &Shard, call: &Call, outcome: Result<Reply, Rejection>) -> Result<Answer, Unserved> {
-        Ok(Answer { outcome, delta: self.delta(shard, call)? })
+    /// That this node holds the user under the same fence as before. Asked *after* the tables were read, too: once a user has left,
+    /// its records are swept away under whoever reads them, and an answer made of what was left would tell of lost mail.
+    fn still_held(&self, shard: &Shard, call: &Call, fence: Fence) -> Result<(), Unserved> {
+        if self.held(shard, call)?.fence == fence { Ok(()) } else { Err(Unserved::NotHolder { hint: None }) }
+    }
+
+    /// An answer with what changed since the session's mark, the call's own change included. Where the user left meanwhile, the same
+    /// request gets its recorded reply from the next holder.
+    fn with_delta(&self, shard: &Shard, call: &Call, fence: Fence, outcome: Result<Reply, Rejection>) -> Result<Answer, Unserved> {
+        if call.view.is_none() {
+            return Ok(Answer { outcome, delta: None });
+        }
+        let delta = self.delta(shard, call);
+        self.still_held(shard, call, fence)?;
+        Ok(Answer { outcome, delta: delta? })
     }
 
     /// Answers a read: from the own tables while a majority's promises hold before *and* after computing, else behind a barrier of
@@ -150,18 +164,21 @@ impl Local {
         let trusted = || self.support.reads_locally(boot) && !self.leases.is_yielding(call.owner, record.fence);
         // Held until the answer is made; whoever waits for it has its own deadline. Nobody closes the semaphore.
         let _permit = if takes_bodies_apart(&call.body) { self.long_reads.acquire().await.ok() } else { None };
+        // The wait may have been longer than the user stayed.
+        self.still_held(shard, call, record.fence)?;
         if trusted() {
-            let answer = self.answer(shard, call)?;
+            let answer = self.answer(shard, call);
             if trusted() {
-                return Ok(answer);
+                self.still_held(shard, call, record.fence)?;
+                return answer;
             }
         }
         self.counters.barrier_reads.fetch_add(1, Ordering::Relaxed);
         self.read_barrier(group).await?;
-        if self.held(shard, call)?.fence != record.fence {
-            return Err(Unserved::NotHolder { hint: None });
-        }
-        self.answer(shard, call)
+        self.still_held(shard, call, record.fence)?;
+        let answer = self.answer(shard, call);
+        self.still_held(shard, call, record.fence)?;
+        answer
     }
 
     /// Stores bodies here and sends them to the group's other replicas, ahead of the entry that will name them.

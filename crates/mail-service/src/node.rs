@@ -183,7 +183,7 @@ pub struct Local {
     /// This node stops and takes no lease any more.
     pub(crate) retired: AtomicBool,
     /// Reads that take bodies apart, which cost processor time and several times a body's size in memory: one per core at once.
-    pub(crate) long_reads: tokio::sync::Semaphore,
+    pub long_reads: tokio::sync::Semaphore,
 }
 
 /// The greatest UIDNEXT that this node has told of each mailbox, for as many as fit.
@@ -213,8 +213,9 @@ pub(crate) struct Leases {
     numbers: Mutex<HashMap<AccountId, (Fence, OpNo)>>,
     /// One acquire per user at a time.
     acquiring: Mutex<HashMap<AccountId, Arc<tokio::sync::Mutex<()>>>>,
-    /// Fences that a proposed entry may have ended (rule 1): no read from the own tables alone.
-    yielding: Mutex<HashMap<AccountId, Fence>>,
+    /// Fences that a proposed entry may have ended (rule 1), with the greatest number of such an entry: no read from the own tables
+    /// alone.
+    yielding: Mutex<HashMap<AccountId, (Fence, OpNo)>>,
     /// Who served users of groups without a replica here; forgotten when there are many.
     hints: Mutex<HashMap<AccountId, NodeId>>,
 }
@@ -250,14 +251,22 @@ impl Leases {
         }
         hints.insert(account, node);
     }
-    pub(crate) fn begin_yield(&self, account: AccountId, fence: Fence) {
-        self.yielding.lock().unwrap_or_else(PoisonError::into_inner).insert(account, fence);
+    /// An entry of this number is about to be proposed that may end the fence.
+    pub(crate) fn begin_yield(&self, account: AccountId, fence: Fence, op_no: OpNo) {
+        let mut yielding = self.yielding.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = yielding.entry(account).or_insert((fence, op_no));
+        *row = (fence, op_no).max(*row);
     }
-    pub(crate) fn end_yield(&self, account: AccountId) {
-        self.yielding.lock().unwrap_or_else(PoisonError::into_inner).remove(&account);
+    /// What became of that entry is known. Of those before it, too, for the numbers of a fence are applied in order; one after it
+    /// may still be on its way.
+    pub(crate) fn end_yield(&self, account: AccountId, fence: Fence, op_no: OpNo) {
+        let mut yielding = self.yielding.lock().unwrap_or_else(PoisonError::into_inner);
+        if yielding.get(&account).is_some_and(|last| *last <= (fence, op_no)) {
+            yielding.remove(&account);
+        }
     }
     pub(crate) fn is_yielding(&self, account: AccountId, fence: Fence) -> bool {
-        self.yielding.lock().unwrap_or_else(PoisonError::into_inner).get(&account) == Some(&fence)
+        self.yielding.lock().unwrap_or_else(PoisonError::into_inner).get(&account).is_some_and(|last| last.0 == fence)
     }
 }
 
@@ -384,6 +393,20 @@ mod tests {
         assert_eq!(taken.rows(), BTreeMap::from([(NodeId(2), row(2, 700, 1_500)), (NodeId(3), row(1, 100, 1_500))]));
         taken.note(NodeId(2), 200, 60_000);
         assert_eq!(taken.rows()[&NodeId(2)], row(3, 200, 60_000), "a new run has its own longest");
+    }
+
+    #[test]
+    fn a_fence_yields_until_the_last_entry_that_may_end_it_is_known() {
+        let (leases, user, fence) = (Leases::default(), AccountId(1), Fence(3));
+        leases.begin_yield(user, fence, OpNo(4));
+        leases.begin_yield(user, fence, OpNo(5));
+        leases.end_yield(user, fence, OpNo(4));
+        assert!(leases.is_yielding(user, fence), "the second may be in");
+        leases.begin_yield(user, fence, OpNo(4));
+        leases.end_yield(user, Fence(2), OpNo(9));
+        assert!(leases.is_yielding(user, fence), "nor does an older fence's end clear it");
+        leases.end_yield(user, fence, OpNo(5));
+        assert!(!leases.is_yielding(user, fence));
     }
 
     #[test]

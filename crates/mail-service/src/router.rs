@@ -10,7 +10,8 @@ use parliament_formats::{decode_answer, decode_call, encode_answer, encode_call}
 use parliament_ids::limits::REQUEST_DEADLINE_MS;
 use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
 use parliament_mail_api::{Answer, Call, Changed, Delta, MailService, Rejection, Request, Unserved, Watch};
-use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand, view};
+use parliament_mailbox_state::view::{self, Presence};
+use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand};
 use parliament_routing::{Facts, OwnerFacts, Step, decide};
 use parliament_rpc::{LinkError, Method};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const WITHDRAWAL_ROUND_MS: u64 = 800;
 /// The same while the owner is heard from: it will hardly be withdrawn, and the facts may look better soon, ms.
 const LIVE_OWNER_ROUND_MS: u64 = 150;
+/// Pause before it is looked again for a user on the move, ms: moves are rare, and clients wait.
+const MOVING_PAUSE_MS: u64 = 5;
 /// Pause between tries, ms: doubled from the first to the second.
 const PAUSE_MS: (u64, u64) = (4, 40);
 /// The same, ms, for so many tries in which a node named the next holder: it will serve as soon as it has applied the handover.
@@ -69,8 +72,8 @@ struct Watching {
 impl Watch for Watching {
     async fn changed(&mut self) -> Changed {
         let row = self.local.account(self.owner).ok().flatten();
-        // A copy that is closed wakes all watches, so that this is asked again.
-        if row.is_some_and(|row| self.local.shard(row.group).is_some()) {
+        // A copy that is closed wakes all watches, and so does a user who leaves it, so that this is asked again.
+        if row.is_some_and(|row| self.local.is_home(row.group, self.owner)) {
             return self.inner.changed().await;
         }
         tokio::select! {
@@ -100,7 +103,7 @@ impl Guess {
 }
 
 /// How a lease may be taken.
-enum Prepared {
+pub(crate) enum Prepared {
     /// This node owns it already.
     Held,
     /// Not now, or not from that owner.
@@ -109,12 +112,22 @@ enum Prepared {
 }
 
 /// What an entry needs that takes a lease.
-struct Taking {
-    acquire: Acquire,
+pub(crate) struct Taking {
+    pub(crate) acquire: Acquire,
     from: Option<(NodeId, Boot)>,
     started_ms: u64,
     _one_at_a_time: tokio::sync::OwnedMutexGuard<()>,
     _acquiring: crate::node::Acquiring,
+}
+
+/// What this node knows before it serves or sends on a request.
+enum Sight {
+    /// The facts of the user's group.
+    Home(Facts),
+    /// The user is on the way to or from this group: it is looked again soon.
+    OnTheWay,
+    /// The user lives in another group.
+    At(GroupId),
 }
 
 fn is_ahead(here: &Delta, told: &Delta) -> bool {
@@ -129,14 +142,30 @@ impl Local {
     /// Carries out a request until `deadline_ms`; `relayed_by` tells that another node sent it here.
     pub(crate) async fn route(self: &Arc<Self>, call: Call, relayed_by: Option<NodeId>) -> Result<Answer, Unserved> {
         let deadline = boot_ms() + if relayed_by.is_some() { RELAYED_DEADLINE_MS } else { REQUEST_DEADLINE_MS };
-        let Some(row) = self.account_or_wait(call.owner, deadline).await? else {
+        let Some(mut row) = self.account_or_wait(call.owner, deadline).await? else {
             return Ok(rejected(Rejection::NoSuchAccount));
         };
+        let mut directory = row.group;
         let (mut pause, mut denied, mut told, mut told_left) = (PAUSE_MS.0, None, None, TOLD_TRIES);
         let mut guess = Guess { node: self.leases.hint(call.owner), turn: 0 };
         let mut looks = 0;
         loop {
-            let mut facts = self.facts(&row, denied.take(), relayed_by.is_some(), &guess)?;
+            let seen = self.sight(&row, denied.take(), relayed_by.is_some(), &guess)?;
+            let mut facts = match seen {
+                Sight::Home(facts) => facts,
+                Sight::OnTheWay | Sight::At(_) => {
+                    let unserved = match seen {
+                        Sight::At(group) => Unserved::Moved { group },
+                        _ => Unserved::NotHolder { hint: None },
+                    };
+                    if relayed_by.is_some() || boot_ms() >= deadline {
+                        return Err(unserved);
+                    }
+                    tokio::time::sleep(Duration::from_millis(MOVING_PAUSE_MS)).await;
+                    self.look_elsewhere(&mut row, &mut directory, &unserved, &mut guess);
+                    continue;
+                }
+            };
             facts.told = told.take();
             let unheard = facts.owner.filter(|owner| owner.node != self.me && !owner.live && !owner.boot_ended).map(|owner| owner.node);
             if let Some((owner, through)) = unheard.filter(|_| !facts.relayed).and_then(|owner| Some((owner, self.way_around(owner)?)))
@@ -191,10 +220,12 @@ impl Local {
                 Step::Refuse(hint) => Unserved::NotHolder { hint },
                 Step::Wait => Unserved::NotHolder { hint: None },
             };
-            let refuse_now = relayed_by.is_some() && matches!(failed, Unserved::NotHolder { .. } | Unserved::BodyUnavailable);
+            let refuse_now =
+                relayed_by.is_some() && matches!(failed, Unserved::NotHolder { .. } | Unserved::BodyUnavailable | Unserved::Moved { .. });
             if boot_ms() >= deadline || refuse_now {
                 return Err(failed);
             }
+            self.look_elsewhere(&mut row, &mut directory, &failed, &mut guess);
             if told.is_some() && told_left > 0 {
                 told_left -= 1;
                 tokio::time::sleep(Duration::from_millis(TOLD_PAUSE_MS)).await;
@@ -203,6 +234,30 @@ impl Local {
             tokio::time::sleep(Duration::from_millis(pause)).await;
             pause = (pause * 2).min(PAUSE_MS.1);
         }
+    }
+
+    /// After a try that failed: the group that the directory names by now, or that the one asked has named. The directory is the last
+    /// to hear of a move, so a hint counts until the directory says something new.
+    fn look_elsewhere(&self, row: &mut AccountRecord, directory: &mut GroupId, failed: &Unserved, guess: &mut Guess) {
+        let before = row.group;
+        if let Ok(Some(now)) = self.account(row.id)
+            && now.group != *directory
+        {
+            *directory = now.group;
+            *row = now;
+        }
+        if let Unserved::Moved { group } = failed {
+            row.group = *group;
+        }
+        if row.group != before {
+            *guess = Guess { node: None, turn: 0 };
+        }
+    }
+
+    /// True when a replica of the group is here and the user lives in it, as far as it is applied.
+    pub(crate) fn is_home(&self, group: GroupId, account: AccountId) -> bool {
+        let Some(shard) = self.shard(group) else { return false };
+        matches!(view::presence(shard.group.tables(), account), Ok(Presence::Here { frozen_for: None, .. } | Presence::Unknown))
     }
 
     /// The live node that the one asked has named as the holder.
@@ -215,7 +270,7 @@ impl Local {
     /// here woke would wait on, and nothing would wake it for them again.
     fn knows_more(&self, row: &AccountRecord, call: &Call, answer: &Answer) -> bool {
         let (Request::Sync, Some(mark), Some(told)) = (&call.body, &call.view, &answer.delta) else { return false };
-        let Some(shard) = self.shard(row.group) else { return false };
+        let Some(shard) = self.shard(row.group).filter(|_| self.is_home(row.group, row.id)) else { return false };
         view::delta(shard.group.tables(), call.owner, call.actor, mark).is_ok_and(|here| is_ahead(&here, told))
     }
 
@@ -234,20 +289,28 @@ impl Local {
         look()
     }
 
-    fn facts(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Facts, Unserved> {
+    fn sight(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Sight, Unserved> {
         let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
-            return Ok(self.facts_from_afar(row.group, relayed, guess, None));
+            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, None)));
         };
         let owner = self.owner_record(&shard, row.id)?.and_then(|record| record.owner);
+        // Nobody owns a user on the move.
+        if owner.is_none() {
+            match self.presence(&shard, row.id)? {
+                Presence::Here { frozen_for: Some(_), .. } | Presence::Absent { arriving: true, .. } => return Ok(Sight::OnTheWay),
+                Presence::Absent { at, .. } => return Ok(Sight::At(at)),
+                Presence::Here { .. } | Presence::Unknown | Presence::Deleted => {}
+            }
+        }
         let layout = self.layout();
         // A copy without a vote, or of a node that is to leave, serves what it holds and takes nothing new.
         let mine = owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine && !layout.may_hold(row.group, self.me) {
             let likely = owner.map(|owner| owner.node).filter(|node| denied != Some(*node));
-            return Ok(self.facts_from_afar(row.group, relayed, guess, likely));
+            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, likely)));
         }
         let leader = self.leader(row.group).filter(|leader| layout.may_hold(row.group, *leader));
-        Ok(Facts {
+        Ok(Sight::Home(Facts {
             me: self.me,
             my_boot: self.support.boot(),
             // A node that stops serves what it still holds, and takes nothing.
@@ -263,6 +326,13 @@ impl Local {
             leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
             told: None,
+        }))
+    }
+
+    fn presence(&self, shard: &Shard, account: AccountId) -> Result<Presence, Unserved> {
+        view::presence(shard.group.tables(), account).map_err(|fault| {
+            tracing::error!(%fault, %account, "where the user is");
+            Unserved::Busy
         })
     }
 
@@ -356,7 +426,7 @@ impl Local {
     }
 
     /// Gathers what an entry needs that takes the lease from `from`.
-    async fn prepare(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> Prepared {
+    pub(crate) async fn prepare(self: &Arc<Self>, row: &AccountRecord, from: Option<(NodeId, Boot)>, deadline: u64) -> Prepared {
         let Some(shard) = self.shard(row.group) else { return Prepared::Denied };
         let acquiring = shard.begin_acquire();
         // Looked at after the mark: a node that is to leave is asked whether it is acquiring once it knows that it is to leave.
@@ -402,7 +472,7 @@ impl Local {
     }
 
     /// Takes the lease with an entry that does nothing else, but for the first one of all, which makes the mailboxes that users expect.
-    async fn take(&self, row: &AccountRecord, taking: &Taking) -> bool {
+    pub(crate) async fn take(&self, row: &AccountRecord, taking: &Taking) -> bool {
         let fence = taking.acquire.expect_fence;
         let command = UserCommand {
             account: row.id,
@@ -458,12 +528,13 @@ impl Local {
         if !mine {
             return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });
         }
+        let op_no = self.leases.next_op(account, record.fence, record.last_op_no);
         // Rule 1: from here on no read is answered from the own tables alone, until the entry is known to be in or out.
-        self.leases.begin_yield(account, record.fence);
+        self.leases.begin_yield(account, record.fence, op_no);
         let command = UserCommand {
             account,
             fence: record.fence,
-            op_no: self.leases.next_op(account, record.fence, record.last_op_no),
+            op_no,
             request: None,
             actor: account,
             time: unix_seconds(),
@@ -472,7 +543,7 @@ impl Local {
         };
         match self.try_user(row.group, command).await {
             Ok(applied) => {
-                self.leases.end_yield(account);
+                self.leases.end_yield(account, record.fence, op_no);
                 applied.outcome.map(|_| ()).map_err(|_| Unserved::Busy)
             }
             // Unknown: the mark stays, and reads of this fence go through a barrier from now on.

@@ -5,9 +5,15 @@
 mod cluster;
 
 use cluster::{Cluster, Node, USERS, Way};
-use parliament_ids::{AccountId, Boot, FlagSet, GroupId, MailboxId, MailboxName, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet};
+use parliament_ids::{
+    AccountId, Boot, FlagSet, GroupId, MailboxId, MailboxName, MoveId, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet,
+};
 use parliament_mail_api::bytes_serde::BytesField;
-use parliament_mail_api::{AppendMessage, BodySource, Call, MailService, Reply, Request, StatusRequest, Unserved};
+use parliament_mail_api::{
+    AppendMessage, BodySource, Call, MailService, Reply, Request, SearchKey, SearchRequest, StatusRequest, Unserved,
+};
+use parliament_mailbox_state::view::{self, Presence};
+use parliament_mailbox_state::{MoveCommand, MoveStep};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -335,5 +341,56 @@ async fn promises_of_a_wrong_clock_do_not_count_for_reads() {
     until(true).await;
     first.support.read_by_quorum();
     assert!(!local(), "the setting of hosts that are stopped with their clocks");
+    cluster.end().await;
+}
+
+/// Rule 13: what a user leaves behind is swept away under whoever still reads it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_waited_until_its_user_had_moved_away_is_not_answered_from_what_is_left() {
+    let (cluster, ann) = Cluster::found("left").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    held_at_first(&cluster, ann).await;
+    let first = cluster.node(1).local.clone();
+    let cores = u32::try_from(first.long_reads.available_permits()).unwrap();
+    let others = first.long_reads.acquire_many(cores).await.unwrap();
+    let search = SearchRequest { mailbox: MailboxId::INBOX, key: SearchKey::All, from: Uid(1) };
+    let call = Call { owner: ann, actor: ann, request: None, view: None, body: Request::Search(search) };
+    let (asked, payload) = (first.clone(), parliament_formats::encode_call(&call).unwrap());
+    let served = || first.counters.served.load(std::sync::atomic::Ordering::Relaxed);
+    let before = served();
+    let asking = tokio::spawn(async move { asked.on_relay(NodeId(2), payload).await });
+    while served() == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // It looks who holds the user and waits for its turn.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let row = first.account(ann).unwrap().unwrap();
+    first.freeze(&row, MoveId(1), GroupId(2)).await.unwrap();
+    for step in [MoveStep::Depart, MoveStep::Sweep] {
+        first.take_move_step(USERS, MoveCommand { account: ann, move_id: MoveId(1), step }).await.unwrap();
+    }
+    let left = view::presence(first.shard(USERS).unwrap().group.tables(), ann).unwrap();
+    assert_eq!(left, Presence::Absent { last: MoveId(1), at: GroupId(2), arriving: false, left: false });
+    drop(others);
+    let answer = parliament_formats::decode_answer(&asking.await.unwrap().unwrap()).unwrap();
+    assert_eq!(answer, Err(Unserved::NotHolder { hint: None }));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_moves_before_the_first_use_has_the_mailboxes_that_users_expect() {
+    let (cluster, ann) = Cluster::found("unused").await;
+    let began = Instant::now();
+    let first = &cluster.node(1).local;
+    let row = first.account(ann).unwrap().unwrap();
+    while let Err(why) = first.freeze(&row, MoveId(1), GroupId(2)).await {
+        assert!(began.elapsed() < Duration::from_secs(10), "{why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let shard = first.shard(USERS).unwrap();
+    let here = view::presence(shard.group.tables(), ann).unwrap();
+    assert_eq!(here, Presence::Here { last: MoveId(1), frozen_for: Some(GroupId(2)) });
+    let (_, usage) = view::quota(shard.group.tables(), ann).unwrap().unwrap();
+    assert!(usage.mailboxes > 1, "INBOX alone");
     cluster.end().await;
 }

@@ -1,16 +1,20 @@
-//! The head record of an account (table A): its counters, lease, quota and state hash; or the tombstone of a deleted one.
+//! The head record of an account (table A): its counters, lease, quota and state hash; or the tombstone of a deleted one; or where an
+//! account lives that was here or is on its way here.
 
 use crate::applied::{Owner, OwnerRecord};
 use crate::keys::{self, Table};
 use crate::port::{TableFault, Tables};
 use crate::records::codec::{Reader, put};
-use crate::state_hash::SUM_BYTES;
-use parliament_ids::{AccountId, Boot, EmailId, Fence, MailboxId, ModSeq, NodeId, OpNo, UidValidity};
+use crate::state_hash::{self, SUM_BYTES};
+use parliament_ids::{AccountId, Boot, EmailId, Fence, GroupId, MailboxId, ModSeq, MoveId, NodeId, OpNo, UidValidity};
 use parliament_mail_api::{QuotaLimits, QuotaUsage, SpecialUse};
 
 const VERSION: u8 = 1;
 const LIVE: u8 = 1;
 const TOMBSTONE: u8 = 2;
+/// A living account that some move has touched: what the move left, then as [`LIVE`].
+const LIVE_TOUCHED: u8 = 3;
+const ABSENT: u8 = 4;
 
 /// The head of a living account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +45,25 @@ pub(crate) struct Head {
     pub(crate) dedupe_count: u32,
     /// Bytes of server annotations.
     pub(crate) metadata_bytes: u64,
+    /// The last move that touched the account here: neither it nor an earlier one begins again. 0 before the first.
+    pub(crate) last_move: MoveId,
+    /// The group that the last move takes it to. Until that is decided nothing about the account changes, and nobody owns its lease.
+    pub(crate) frozen_for: Option<GroupId>,
     /// Sum of the hashes of all records.
     pub(crate) state_hash: u128,
+}
+
+/// An account that lives in another group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Absent {
+    /// The last move that this group knows of: what it leaves undecided here is told by `arriving`, every earlier one is over.
+    pub(crate) last: MoveId,
+    /// Where the account lives as far as this group knows: a hint, for ever good enough to find it by following hints.
+    pub(crate) at: GroupId,
+    /// Its records are being copied here by the move `last`, which this group has neither made good nor refused.
+    pub(crate) arriving: bool,
+    /// Sum of the hashes of its records here: copied already, or not yet swept away.
+    pub(crate) sum: u128,
 }
 
 /// What table A holds for an account.
@@ -52,6 +73,8 @@ pub(crate) enum AccountRecord {
     Live(Box<Head>),
     /// A deleted one: no UIDVALIDITY up to this may be used again by an account of the same name.
     Tombstone(UidValidity),
+    /// One that lives elsewhere.
+    Absent(Absent),
 }
 
 /// The key of the head.
@@ -89,6 +112,8 @@ impl Head {
             dedupe_generation: 1,
             dedupe_count: 0,
             metadata_bytes: 0,
+            last_move: MoveId(0),
+            frozen_for: None,
             state_hash: 0,
         }
     }
@@ -106,7 +131,13 @@ impl Head {
     /// The bytes of the record, the state hash last.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(160);
-        out.extend_from_slice(&[VERSION, LIVE]);
+        if self.last_move == MoveId(0) {
+            out.extend_from_slice(&[VERSION, LIVE]);
+        } else {
+            out.extend_from_slice(&[VERSION, LIVE_TOUCHED]);
+            put(&mut out, self.last_move.0);
+            put_option(&mut out, self.frozen_for.map(|group| u64::from(group.0)));
+        }
         put(&mut out, self.next_mailbox.0);
         put(&mut out, u64::from(self.next_node));
         put(&mut out, u64::from(self.uid_validity.0));
@@ -130,6 +161,27 @@ impl Head {
         out.extend_from_slice(&self.state_hash.to_le_bytes());
         out
     }
+
+    /// The bytes of the record of an account whose other records sum up to `others`.
+    pub(crate) fn sealed(mut self, account: AccountId, others: u128) -> Vec<u8> {
+        self.state_hash = others.wrapping_add(state_hash::record(&key(account), &self.encode()));
+        self.encode()
+    }
+
+    /// Sum of the hashes of all records but this one.
+    pub(crate) fn others(&self, account: AccountId) -> u128 {
+        self.state_hash.wrapping_sub(state_hash::record(&key(account), &self.encode()))
+    }
+}
+
+/// The record of an account that lives elsewhere.
+pub(crate) fn encode_absent(absent: &Absent) -> Vec<u8> {
+    let mut out = vec![VERSION, ABSENT];
+    put(&mut out, absent.last.0);
+    put(&mut out, u64::from(absent.at.0));
+    out.push(u8::from(absent.arriving));
+    out.extend_from_slice(&absent.sum.to_le_bytes());
+    out
 }
 
 /// The record of a deleted account.
@@ -182,7 +234,18 @@ fn use_number(special_use: SpecialUse) -> u8 {
 pub(crate) fn decode(value: &[u8]) -> Result<AccountRecord, TableFault> {
     let mut r = Reader::versioned(value, VERSION, "account")?;
     let record = match r.byte()? {
-        LIVE => AccountRecord::Live(Box::new(decode_head(&mut r)?)),
+        LIVE => AccountRecord::Live(Box::new(decode_head(&mut r, MoveId(0), None)?)),
+        LIVE_TOUCHED => {
+            let last_move = MoveId(r.number()?);
+            let frozen_for = read_option(&mut r)?.map(|group| group_id(&r, group)).transpose()?;
+            AccountRecord::Live(Box::new(decode_head(&mut r, last_move, frozen_for)?))
+        }
+        ABSENT => {
+            let last = MoveId(r.number()?);
+            let at = GroupId(r.small()?);
+            let arriving = r.byte()? != 0;
+            AccountRecord::Absent(Absent { last, at, arriving, sum: u128::from_le_bytes(r.array()?) })
+        }
         TOMBSTONE => {
             let floor = UidValidity(r.small()?);
             r.array::<SUM_BYTES>()?;
@@ -194,7 +257,11 @@ pub(crate) fn decode(value: &[u8]) -> Result<AccountRecord, TableFault> {
     Ok(record)
 }
 
-fn decode_head(r: &mut Reader<'_>) -> Result<Head, TableFault> {
+fn group_id(r: &Reader<'_>, number: u64) -> Result<GroupId, TableFault> {
+    u32::try_from(number).map(GroupId).map_err(|_| r.fault())
+}
+
+fn decode_head(r: &mut Reader<'_>, last_move: MoveId, frozen_for: Option<GroupId>) -> Result<Head, TableFault> {
     Ok(Head {
         next_mailbox: MailboxId(r.number()?),
         next_node: r.small()?,
@@ -218,6 +285,8 @@ fn decode_head(r: &mut Reader<'_>) -> Result<Head, TableFault> {
         dedupe_generation: r.small()?,
         dedupe_count: r.small()?,
         metadata_bytes: r.number()?,
+        last_move,
+        frozen_for,
         state_hash: u128::from_le_bytes(r.array()?),
     })
 }
@@ -234,9 +303,14 @@ mod tests {
         head.limits = QuotaLimits { storage_bytes: Some(0), messages: None, mailboxes: Some(u64::MAX) };
         head.special = vec![(SpecialUse::Drafts, MailboxId(4)), (SpecialUse::Important, MailboxId(1 << 40))];
         head.state_hash = u128::MAX - 5;
-        let bytes = head.encode();
-        assert_eq!(decode(&bytes).unwrap(), AccountRecord::Live(Box::new(head)));
-        assert!((0..bytes.len()).all(|n| decode(&bytes[..n]).is_err()), "every cut is noticed");
+        for (last_move, frozen_for) in [(MoveId(0), None), (MoveId(3), None), (MoveId(1 << 40), Some(GroupId(u32::MAX)))] {
+            (head.last_move, head.frozen_for) = (last_move, frozen_for);
+            let bytes = head.encode();
+            assert_eq!(decode(&bytes).unwrap(), AccountRecord::Live(Box::new(head.clone())));
+            assert!((0..bytes.len()).all(|n| decode(&bytes[..n]).is_err()), "every cut is noticed");
+        }
+        let absent = Absent { last: MoveId(9), at: GroupId(7), arriving: true, sum: u128::MAX - 1 };
+        assert_eq!(decode(&encode_absent(&absent)).unwrap(), AccountRecord::Absent(absent));
         assert_eq!(decode(&encode_tombstone(UidValidity(77))).unwrap(), AccountRecord::Tombstone(UidValidity(77)));
     }
 }

@@ -1,6 +1,6 @@
 //! What came of a command.
 
-use parliament_ids::{AccountId, BodyHash, Boot, Fence, MailboxId, ModSeq, NodeId, OpNo};
+use parliament_ids::{AccountId, BodyHash, Boot, Fence, GroupId, MailboxId, ModSeq, NodeId, OpNo};
 use parliament_mail_api::{Rejection, Reply};
 
 /// The result of applying one command.
@@ -31,6 +31,17 @@ pub enum Refusal {
     OutOfOrder {
         /// The last number taken.
         last: OpNo,
+    },
+    /// The account is on its way to another group, and nothing about it changes until that is decided. Nothing changed: the request
+    /// is to be made again, here or there.
+    Frozen {
+        /// The other group.
+        to: GroupId,
+    },
+    /// The account lives in another group. Nothing changed: the request is to be made there.
+    Moved {
+        /// The other group, as far as is known here.
+        to: GroupId,
     },
 }
 

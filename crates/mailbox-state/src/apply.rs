@@ -8,7 +8,7 @@ use crate::evolve::{evolve, set_lease};
 use crate::keys::{self, Table};
 use crate::port::{Overlay, TableFault, Tables};
 use crate::work::Work;
-use crate::{clock, lease, mailboxes, messages, session_record};
+use crate::{clock, lease, mailboxes, messages, moves, session_record};
 use parliament_ids::{AccountId, BodyHash, Boot, Fence, MailboxName, NodeId, RequestId, UidSet, UidValidity};
 use parliament_ids::{Uid, limits::MAILBOXES_PER_ACCOUNT_MAX};
 use parliament_mail_api::{Rejection, Reply};
@@ -27,6 +27,7 @@ pub fn apply(tables: &mut Overlay<'_>, index: u64, command: &Command) -> Result<
         Command::CreateAccount { account, uid_validity_floor, time } => create(tables, *account, UidValidity(*uid_validity_floor), *time),
         Command::DeleteAccount { account } => delete(tables, *account),
         Command::SessionsOver { node, boot, below } => sessions_over(tables, *node, *boot, *below),
+        Command::Move(command) => moves::apply(tables, command),
     };
     applied.map_err(|fault| TableFault { what: format!("entry {index}: {}", fault.what) })
 }
@@ -35,16 +36,24 @@ fn refused(refusal: Refusal, fence: Fence) -> Applied {
     Applied { outcome: Err(refusal), fence, changes: Vec::new() }
 }
 
-fn rejected(rejection: Rejection) -> Applied {
+pub(crate) fn rejected(rejection: Rejection) -> Applied {
     refused(Refusal::Rejected(rejection), Fence(0))
 }
 
-fn done(changes: Vec<Change>) -> Applied {
+pub(crate) fn done(changes: Vec<Change>) -> Applied {
     Applied { outcome: Ok(Reply::Done), fence: Fence(0), changes }
 }
 
 fn apply_user(tables: &mut Overlay<'_>, command: &UserCommand) -> Result<Applied, TableFault> {
-    let Some(head) = account::head(tables, command.account)? else { return Ok(rejected(Rejection::NoSuchAccount)) };
+    let head = match account::read(tables, command.account)? {
+        Some(AccountRecord::Live(head)) => *head,
+        Some(AccountRecord::Absent(absent)) => return Ok(refused(Refusal::Moved { to: absent.at }, Fence(0))),
+        Some(AccountRecord::Tombstone(_)) | None => return Ok(rejected(Rejection::NoSuchAccount)),
+    };
+    // Before anything else, an acquire too: the image that the target takes over is the one of the moment of the freeze.
+    if let Some(to) = head.frozen_for {
+        return Ok(refused(Refusal::Frozen { to }, head.lease.fence));
+    }
     let lease = match lease::admit(&head.lease, command) {
         Ok(lease) => lease,
         Err(refusal) => return Ok(refused(refusal, head.lease.fence)),
@@ -97,6 +106,8 @@ fn create(tables: &mut Overlay<'_>, account: AccountId, floor: UidValidity, time
     match account::read(tables, account)? {
         Some(AccountRecord::Live(head)) => return Ok(refused(Refusal::Rejected(Rejection::AlreadyExists), head.lease.fence)),
         Some(AccountRecord::Tombstone(_)) => return Ok(rejected(Rejection::NoSuchAccount)),
+        // Whoever proposes this has an old directory.
+        Some(AccountRecord::Absent(absent)) => return Ok(refused(Refusal::Moved { to: absent.at }, Fence(0))),
         None if floor.0 > u32::MAX - MAILBOXES_PER_ACCOUNT_MAX => return Ok(rejected(Rejection::Exhausted)),
         None => {}
     }
@@ -108,6 +119,10 @@ fn create(tables: &mut Overlay<'_>, account: AccountId, floor: UidValidity, time
 
 fn delete(tables: &mut Overlay<'_>, account: AccountId) -> Result<Applied, TableFault> {
     let Some(head) = account::head(tables, account)? else { return Ok(rejected(Rejection::NoSuchAccount)) };
+    // Group 0 deletes no account that is on its way.
+    if head.frozen_for.is_some() {
+        return Ok(rejected(Rejection::Cannot));
+    }
     let floor = head.uid_validity;
     let owned = head.lease.owner.is_some();
     let hashes = bodies_of(tables, account)?;
@@ -143,7 +158,7 @@ fn bodies_of(tables: &dyn Tables, account: AccountId) -> Result<BTreeSet<BodyHas
     Ok(hashes)
 }
 
-fn sessions_over(tables: &mut Overlay<'_>, node: NodeId, boot: Boot, below: u64) -> Result<Applied, TableFault> {
+pub(crate) fn sessions_over(tables: &mut Overlay<'_>, node: NodeId, boot: Boot, below: u64) -> Result<Applied, TableFault> {
     if (boot, below) <= session_record::watermark(tables, node)? {
         return Ok(done(Vec::new()));
     }
@@ -152,6 +167,10 @@ fn sessions_over(tables: &mut Overlay<'_>, node: NodeId, boot: Boot, below: u64)
     for of_account in over.chunk_by(|a, b| a.0 == b.0) {
         let Some((account, _)) = of_account.first() else { continue };
         let Some(head) = account::head(tables, *account)? else { continue };
+        // The image of one that is on its way stays as it is; the next mark finds these records again.
+        if head.frozen_for.is_some() {
+            continue;
+        }
         let mut work = Work::begin(tables, *account, head, 0);
         for (_, session) in of_account {
             session_record::forget(&mut work, session)?;

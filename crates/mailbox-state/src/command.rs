@@ -1,6 +1,9 @@
 //! What a log entry of a group of users carries. Variants and fields are only ever added at the end: entries outlive programs.
 
-use parliament_ids::{AccountId, BodyHash, Boot, DateTime, Fence, FlagSet, MailboxName, NodeId, OpNo, RequestId, ThreadId};
+use crate::moves::{self, MoveCommand};
+use parliament_ids::{
+    AccountId, BodyHash, Boot, DateTime, Fence, FlagSet, GroupId, MailboxName, MoveId, NodeId, OpNo, RequestId, ThreadId,
+};
 use parliament_mail_api::Mutation;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +38,8 @@ pub enum Command {
         /// First session number that may still be alive.
         below: u64,
     },
+    /// A step of a move of an account between groups that its holder has no part in.
+    Move(MoveCommand),
 }
 
 /// A command about one user.
@@ -128,6 +133,14 @@ pub enum Op {
     Provision,
     /// Nothing: for an acquire alone. Replies `Done`.
     Noop,
+    /// Gives the lease up and lets nothing change until the move is decided at its target. Refused when a move of this number or a
+    /// later one has touched the account here. Replies `Done`.
+    Freeze {
+        /// The move.
+        move_id: MoveId,
+        /// Its target.
+        to: GroupId,
+    },
 }
 
 /// A message whose body is stored already.
@@ -151,6 +164,7 @@ pub fn bodies_named(command: &Command) -> Vec<BodyHash> {
     match command {
         Command::User(UserCommand { op: Op::Append { messages, .. }, .. }) => messages.iter().map(|m| m.hash).collect(),
         Command::User(UserCommand { op: Op::Deliver { message, .. }, .. }) => vec![message.hash],
+        Command::Move(command) => moves::bodies_named(command),
         _ => Vec::new(),
     }
 }
@@ -162,6 +176,7 @@ pub fn account_of(command: &Command) -> Option<AccountId> {
         Command::User(UserCommand { account, .. }) | Command::CreateAccount { account, .. } | Command::DeleteAccount { account } => {
             Some(*account)
         }
+        Command::Move(command) => Some(command.account),
         Command::SessionsOver { .. } => None,
     }
 }

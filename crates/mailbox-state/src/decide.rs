@@ -101,6 +101,8 @@ pub(crate) fn decide(cx: &Context<'_>, op: &Op) -> Result<Decision, Stop> {
         Op::Release => Ok(Decision::events(vec![Event::LeaseReleased])),
         Op::Provision => mailboxes::decide_provision(cx),
         Op::Noop => Ok(Decision::reply(Reply::Done)),
+        Op::Freeze { move_id, .. } if *move_id <= cx.head.last_move => Err(Rejection::Cannot.into()),
+        Op::Freeze { move_id, to } => Ok(Decision::events(vec![Event::Frozen { move_id: *move_id, to: *to }])),
     }
 }
 

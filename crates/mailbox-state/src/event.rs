@@ -3,7 +3,7 @@
 use crate::acl::AclEntry;
 use crate::applied::Owner;
 use crate::keywords::NewKeywords;
-use parliament_ids::{AccountId, BodyHash, DateTime, MailboxId, MailboxName, SystemFlags, ThreadId, UidSet};
+use parliament_ids::{AccountId, BodyHash, DateTime, GroupId, MailboxId, MailboxName, MoveId, SystemFlags, ThreadId, UidSet};
 use parliament_mail_api::{MetadataEntry, QuotaLimits, SpecialUse};
 
 /// A message that is to arrive, its keywords as bits of the target mailbox.
@@ -68,4 +68,5 @@ pub(crate) enum Event {
     DedupeRotated,
     LeasePassed(Owner),
     LeaseReleased,
+    Frozen { move_id: MoveId, to: GroupId },
 }

@@ -70,11 +70,20 @@ pub(crate) fn evolve(work: &mut Work<'_, '_>, event: Event) -> Result<Option<Rep
             None
         }
         Event::LeaseReleased => {
-            let lease = OwnerRecord { owner: None, ..work.head.lease };
-            set_lease(work, lease);
+            release(work);
+            None
+        }
+        Event::Frozen { move_id, to } => {
+            (work.head.last_move, work.head.frozen_for) = (move_id, Some(to));
+            release(work);
             None
         }
     })
+}
+
+fn release(work: &mut Work<'_, '_>) {
+    let lease = OwnerRecord { owner: None, ..work.head.lease };
+    set_lease(work, lease);
 }
 
 /// Writes the lease and tells of a new owner or fence.

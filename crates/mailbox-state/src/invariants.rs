@@ -6,18 +6,31 @@ use crate::keys::{self, Table};
 use crate::names::{self, Node, ROOT};
 use crate::port::{Record, TableFault, Tables};
 use crate::references::{self, Prefix};
-use crate::{dedupe, flags, keywords, messages, metadata, state_hash, vanished};
+use crate::{dedupe, flags, keywords, messages, metadata, session_record, state_hash, vanished};
 use parliament_ids::limits::RECORD_BYTES_MAX;
 use parliament_ids::{AccountId, MailboxId, MailboxName, ModSeq, SystemFlags, Uid, UidSet};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Recounts everything an account holds.
+/// Recounts everything an account holds. The group's index of sessions is [`check_sessions`]' matter.
 ///
 /// # Errors
 /// Every invariant that does not hold, in words; a record that cannot be read is one of them.
 pub fn check(tables: &dyn Tables, account: AccountId) -> Result<(), Vec<String>> {
     let mut found = Findings(Vec::new());
     if let Err(fault) = check_account(tables, account, &mut found) {
+        found.0.push(fault.to_string());
+    }
+    if found.0.is_empty() { Ok(()) } else { Err(found.0) }
+}
+
+/// Compares an account's sessions with the group's index of them. Reads the whole index, so that it is not for every account of a
+/// group at work.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_sessions(tables: &dyn Tables, account: AccountId) -> Result<(), Vec<String>> {
+    let mut found = Findings(Vec::new());
+    if let Err(fault) = check_session_index(tables, account, &mut found) {
         found.0.push(fault.to_string());
     }
     if found.0.is_empty() { Ok(()) } else { Err(found.0) }
@@ -36,6 +49,13 @@ impl Findings {
 fn check_account(tables: &dyn Tables, account: AccountId, found: &mut Findings) -> Result<(), TableFault> {
     let head = match account::read(tables, account)? {
         Some(AccountRecord::Live(head)) => *head,
+        Some(AccountRecord::Absent(absent)) => {
+            let (records, key) = (records(tables, account)?, account::key(account));
+            let others = records.iter().filter(|(k, _)| *k != key);
+            let sum = others.fold(0_u128, |sum, (key, value)| sum.wrapping_add(state_hash::record(key, value)));
+            found.expect(sum == absent.sum, || format!("what is here of an absent account sums up to {sum:x}, not {:x}", absent.sum));
+            return Ok(());
+        }
         other => {
             let records = records(tables, account)?;
             let left = if other.is_some() { 1 } else { 0 };
@@ -44,6 +64,7 @@ fn check_account(tables: &dyn Tables, account: AccountId, found: &mut Findings) 
         }
     };
     check_records(tables, account, &head, found)?;
+    found.expect(head.frozen_for.is_none() || head.lease.owner.is_none(), || "a frozen account has an owner".to_owned());
     let rows = counters::all(tables, account)?;
     let mut references = BTreeMap::new();
     let mut emails = BTreeMap::new();
@@ -74,6 +95,14 @@ fn check_records(tables: &dyn Tables, account: AccountId, head: &Head, found: &m
         found.expect(value.len() <= RECORD_BYTES_MAX, || format!("record {key:?} has {} bytes", value.len()));
     }
     found.expect(sum == head.state_hash, || format!("state hash is {:x}, recount {sum:x}", head.state_hash));
+    Ok(())
+}
+
+/// Every session with a record is found by the index, and no other.
+fn check_session_index(tables: &dyn Tables, account: AccountId, found: &mut Findings) -> Result<(), TableFault> {
+    let recorded: BTreeSet<_> = session_record::sessions(tables, account)?.into_iter().collect();
+    let indexed: BTreeSet<_> = session_record::indexed(tables, account)?.into_iter().collect();
+    found.expect(recorded == indexed, || format!("sessions {recorded:?}, in the index {indexed:?}"));
     Ok(())
 }
 

@@ -60,9 +60,29 @@ pub(crate) fn record(work: &mut Work<'_, '_>, request: &RequestId, outcome: &Out
         work.put(part_key(n), part.to_vec())?;
     }
     if is_new {
-        work.put_group_wide(keys::session_index(&request.session, work.account), vec![VERSION]);
+        work.put_group_wide(keys::session_index(&request.session, work.account), index_value());
     }
     Ok(())
+}
+
+/// The value of an entry of the session index.
+pub(crate) fn index_value() -> Vec<u8> {
+    vec![VERSION]
+}
+
+/// The watermarks of all frontends.
+pub(crate) fn watermarks(tables: &dyn Tables) -> Result<Vec<(NodeId, Boot, u64)>, TableFault> {
+    let prefix = [Table::Watermark as u8];
+    let mut nodes = Vec::new();
+    tables.scan(&prefix, &keys::end(&prefix), &mut |key, _| {
+        nodes.push(keys::number_at(key, 1).map(NodeId));
+        true
+    })?;
+    let one = |node: Option<NodeId>| {
+        let node = node.ok_or_else(|| damaged("key of a watermark"))?;
+        watermark(tables, node).map(|(boot, below)| (node, boot, below))
+    };
+    nodes.into_iter().map(one).collect()
 }
 
 /// Forgets a session's record.
@@ -87,7 +107,8 @@ pub(crate) fn sessions(tables: &dyn Tables, account: AccountId) -> Result<Vec<Se
     sessions.into_iter().map(|s| s.ok_or_else(|| damaged("key of a session record"))).collect()
 }
 
-fn session_at(key: &[u8], at: usize) -> Option<SessionKey> {
+/// The session whose key begins at `at`.
+pub(crate) fn session_at(key: &[u8], at: usize) -> Option<SessionKey> {
     let number = |n: usize| keys::number_at(key, at + 8 * n);
     Some(SessionKey { node: NodeId(number(0)?), boot: Boot(number(1)?), session: number(2)? })
 }
@@ -112,6 +133,19 @@ pub(crate) fn encode_watermark(boot: Boot, below: u64) -> Vec<u8> {
     put(&mut out, boot.0);
     put(&mut out, below);
     out
+}
+
+/// The sessions that the index has of an account, for the invariants. Reads the whole index.
+pub(crate) fn indexed(tables: &dyn Tables, account: AccountId) -> Result<Vec<SessionKey>, TableFault> {
+    let prefix = [Table::SessionIndex as u8];
+    let mut found = Vec::new();
+    tables.scan(&prefix, &keys::end(&prefix), &mut |key, _| {
+        if keys::number_at(key, 25) == Some(account.0) {
+            found.extend(session_at(key, 1));
+        }
+        true
+    })?;
+    Ok(found)
 }
 
 /// The records, by account, of a frontend's sessions below a watermark.

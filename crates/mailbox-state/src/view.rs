@@ -10,7 +10,7 @@ use crate::port::{TableFault, Tables};
 use crate::records::codec::damaged;
 use crate::{flags, keywords as keyword_lists, messages, metadata as annotations, names, session_record, vanished};
 use parliament_ids::{
-    AccountId, Keyword, MailboxId, MailboxName, ModSeq, RequestSeq, Rights, SessionKey, SystemFlags, Uid, UidSet, UidValidity,
+    AccountId, GroupId, Keyword, MailboxId, MailboxName, ModSeq, RequestSeq, Rights, SessionKey, SystemFlags, Uid, UidSet, UidValidity,
 };
 use parliament_mail_api::{
     Delta, FlagRow, MailboxRef, Mark, MetadataEntry, QuotaLimits, QuotaUsage, Rejection, Reply, Selected, SpecialUse, StatusData,
@@ -41,7 +41,16 @@ pub enum AccountView {
         /// The greatest UIDVALIDITY it may have used.
         uid_validity_floor: UidValidity,
     },
+    /// It lives in another group.
+    Elsewhere {
+        /// Which, as far as is known here.
+        group: GroupId,
+    },
 }
+
+pub use crate::moving::{
+    ImageEntry, ImagePlace, Presence, accounts_with_records, bodies, image_head, image_page, image_record, presence, session_marks,
+};
 
 type Read<T> = Result<T, TableFault>;
 
@@ -63,6 +72,7 @@ pub fn account(tables: &dyn Tables, account: AccountId) -> Read<Option<AccountVi
             state_hash: head.state_hash,
         },
         AccountRecord::Tombstone(uid_validity_floor) => AccountView::Deleted { uid_validity_floor },
+        AccountRecord::Absent(absent) => AccountView::Elsewhere { group: absent.at },
     }))
 }
 
@@ -77,7 +87,7 @@ pub fn accounts(tables: &dyn Tables) -> Read<Vec<AccountId>> {
     tables.scan(&prefix, &keys::end(&prefix), &mut |key, value| {
         match (keys::number_at(key, 1), account::decode(value)) {
             (Some(id), Ok(AccountRecord::Live(_))) => found.push(AccountId(id)),
-            (Some(_), Ok(AccountRecord::Tombstone(_))) => {}
+            (Some(_), Ok(AccountRecord::Tombstone(_) | AccountRecord::Absent(_))) => {}
             (None, _) => fault = Some(damaged("key of an account")),
             (_, Err(e)) => fault = Some(e),
         }
@@ -94,12 +104,17 @@ pub fn owner(tables: &dyn Tables, account: AccountId) -> Read<Option<OwnerRecord
     Ok(account::head(tables, account)?.map(|head| head.lease))
 }
 
-/// The state hash of a living account: equal on replicas that hold equal records; 0 when there is none.
+/// The state hash of a living account, or of what is here of one that lives elsewhere: equal on replicas that hold equal records; 0
+/// when there is none.
 ///
 /// # Errors
 /// [`TableFault`].
 pub fn state_hash(tables: &dyn Tables, account: AccountId) -> Read<u128> {
-    Ok(account::head(tables, account)?.map_or(0, |head| head.state_hash))
+    Ok(match account::read(tables, account)? {
+        Some(AccountRecord::Live(head)) => head.state_hash,
+        Some(AccountRecord::Absent(absent)) => absent.sum,
+        Some(AccountRecord::Tombstone(_)) | None => 0,
+    })
 }
 
 /// The mailbox of a name, whatever the rights.

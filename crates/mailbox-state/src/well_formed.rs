@@ -11,7 +11,7 @@ pub(crate) fn is_well_formed(op: &Op) -> bool {
         Op::Append { to, messages } => name(to) && messages.iter().all(message),
         Op::Deliver { to, message: delivered, .. } => name(to) && message(delivered),
         Op::Mutate(change) => mutation(change),
-        Op::RotateDedupe | Op::Handover { .. } | Op::Release | Op::Provision | Op::Noop => true,
+        Op::RotateDedupe | Op::Handover { .. } | Op::Release | Op::Provision | Op::Noop | Op::Freeze { .. } => true,
     }
 }
 

@@ -1,16 +1,18 @@
 //! What one node asks another for an operator's command: facts that only the other has, and orders that only it can carry out.
 
 use crate::census::{Holder, census};
+use crate::moves::{Order, Whereabouts};
 use crate::pulse::Pulse;
 use crate::running::Running;
 use bytes::Bytes;
+use parliament_cluster_state::AccountRecord;
 use parliament_ctl::api;
 use parliament_frontend::{Protocol, SessionState};
 use parliament_groups::{ChangeError, Group, Machine, NodeInfo, Role};
-use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_ids::{AccountId, Boot, GroupId, MoveId, NodeId};
 use parliament_journal::Space;
 use parliament_mail_service::{UsersMachine, unix_seconds};
-use parliament_mailbox_state::{Command, view};
+use parliament_mailbox_state::{Command, MoveCommand, MoveStep, view};
 use parliament_rpc::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const BARRIER_MS: u64 = 2_500;
 /// How long a node waits for one that it does not hear of: that one is not expected to answer.
 const SILENT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one round of copying a user may take, ms.
+const COPY_MS_MAX: u64 = 10_000;
 /// Sessions of one node that the status page is told of.
 const BOARD_SESSIONS_MAX: usize = 100;
 
@@ -131,6 +135,34 @@ pub(crate) enum Question {
     HearOfWithdrawals {
         floors: Vec<(u64, u64)>,
     },
+    /// What a replica of the group has of a user on the move, all that was committed when it was asked included.
+    Whereabouts {
+        group: u32,
+        account: u64,
+    },
+    /// To a replica of the group: has a step of a move committed.
+    TakeMoveStep {
+        group: u32,
+        account: u64,
+        move_id: u64,
+        from: u32,
+        order: Order,
+    },
+    /// To the user's holder, or a node that may take the lease.
+    Freeze {
+        account: u64,
+        move_id: u64,
+        from: u32,
+        to: u32,
+    },
+    /// To a replica of the target: copies what the target lacks, and activates when the source is frozen.
+    CopyUser {
+        account: u64,
+        move_id: u64,
+        from: u32,
+        to: u32,
+        within_ms: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -156,6 +188,13 @@ pub(crate) enum Reply {
     Home(Option<u64>),
     /// Every boot that was withdrawn, by node.
     Withdrawn(Vec<(u64, u64)>),
+    Whereabouts(Whereabouts),
+    /// Records that differed, and that still differ, and whether the activation was proposed.
+    Copied {
+        differed: u64,
+        left: u64,
+        activated: bool,
+    },
     /// Done, or why not.
     Order(Result<(), String>),
 }
@@ -256,6 +295,9 @@ pub(crate) struct AccountFacts {
     pub(crate) live: bool,
     /// Greatest UIDVALIDITY given; 0 before the first mailbox.
     pub(crate) uid_validity: u32,
+    /// The account lives in another group: nothing else is known of it here.
+    #[serde(default)]
+    pub(crate) elsewhere: bool,
     pub(crate) mailboxes: u64,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
@@ -395,11 +437,69 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             let done = running.local.hand_over(AccountId(*account), NodeId(*to), Boot(*to_boot)).await;
             Reply::Order(done.map_err(|unserved| format!("{unserved:?}")))
         }
+        Question::Whereabouts { group, account } => whereabouts(running, GroupId(*group), AccountId(*account)).await,
+        Question::TakeMoveStep { group, account, move_id, from, order } => {
+            let (account, move_id) = (AccountId(*account), MoveId(*move_id));
+            Reply::Order(take_move_step(running, GroupId(*group), account, move_id, GroupId(*from), *order).await)
+        }
+        Question::Freeze { account, move_id, from, to } => {
+            let frozen = match account_in(running, AccountId(*account), GroupId(*from)) {
+                Ok(row) => running.local.freeze(&row, MoveId(*move_id), GroupId(*to)).await,
+                Err(why) => Err(why),
+            };
+            Reply::Order(frozen)
+        }
+        Question::CopyUser { account, move_id, from, to, within_ms } => {
+            // A peer's number: bounded here, too.
+            let within = Duration::from_millis((*within_ms).min(COPY_MS_MAX));
+            let groups = (GroupId(*from), GroupId(*to));
+            match running.local.copy_user(AccountId(*account), MoveId(*move_id), groups, within).await {
+                Ok(copied) => Reply::Copied { differed: copied.differed, left: copied.left, activated: copied.activated },
+                Err(why) => Reply::Order(Err(why)),
+            }
+        }
         Question::Transfer { group, to } => Reply::Order(running.transfer(GroupId(*group), NodeId(*to)).await),
         Question::MailPorts => Reply::MailPorts(mail_ports(running)),
         Question::Home { account } => Reply::Home(home_here(running, AccountId(*account)).map(|node| node.0)),
         Question::Initialize => Reply::Order(running.initialize().await),
     }
+}
+
+/// The account, if the directory here still has it in this group.
+fn account_in(running: &Running, account: AccountId, group: GroupId) -> Result<AccountRecord, String> {
+    let row = running.local.account(account).map_err(|fault| fault.to_string())?;
+    row.filter(|row| row.group == group).ok_or_else(|| format!("account {account} is not in group {group}"))
+}
+
+async fn whereabouts(running: &Running, group: GroupId, account: AccountId) -> Reply {
+    let local = &running.local;
+    let presence = match local.whereabouts(group, account, BARRIER_MS).await {
+        Ok(presence) => presence,
+        Err(why) => return Reply::Order(Err(why)),
+    };
+    let record = local.shard(group).and_then(|shard| local.owner(&shard, account).ok().flatten());
+    let owner = record.and_then(|record| record.owner);
+    let live = owner.filter(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot));
+    let holder = live.map(|owner| owner.node.0);
+    Reply::Whereabouts(Whereabouts { presence, holder, leader: local.leader(group).map(|leader| leader.0) })
+}
+
+async fn take_move_step(
+    running: &Running,
+    group: GroupId,
+    account: AccountId,
+    move_id: MoveId,
+    from: GroupId,
+    order: Order,
+) -> Result<(), String> {
+    let step = match order {
+        Order::Make => return running.local.make_records(&account_in(running, account, group)?).await,
+        Order::Refuse => MoveStep::Refuse { from },
+        Order::Depart => MoveStep::Depart,
+        Order::Thaw => MoveStep::Thaw,
+        Order::Sweep => MoveStep::Sweep,
+    };
+    running.local.take_move_step(group, MoveCommand { account, move_id, step }).await
 }
 
 /// Where this node takes clients.
@@ -427,10 +527,11 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
         let (tables, account) = (shard.group.tables(), AccountId(id));
         let record = view::owner(tables, account)?;
         let owner = record.and_then(|record| record.owner);
-        let uid_validity = match view::account(tables, account)? {
-            Some(view::AccountView::Live { uid_validity, .. }) => uid_validity.0,
-            Some(view::AccountView::Deleted { uid_validity_floor }) => uid_validity_floor.0,
-            None => 0,
+        let (uid_validity, elsewhere) = match view::account(tables, account)? {
+            Some(view::AccountView::Live { uid_validity, .. }) => (uid_validity.0, false),
+            Some(view::AccountView::Deleted { uid_validity_floor }) => (uid_validity_floor.0, false),
+            Some(view::AccountView::Elsewhere { .. }) => (0, true),
+            None => (0, false),
         };
         // Before the first login there are no records: that is an empty account.
         let usage = view::quota(tables, account)?.map(|(_, usage)| usage);
@@ -440,6 +541,7 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
             fence: record.map_or(0, |record| record.fence.0),
             live: owner.is_some_and(|owner| local.support.is_live(owner.node) && !local.support.boot_ended(owner.node, owner.boot)),
             uid_validity,
+            elsewhere,
             mailboxes: usage.as_ref().map_or(0, |usage| usage.mailboxes),
             messages: usage.as_ref().map_or(0, |usage| usage.messages),
             bytes: usage.as_ref().map_or(0, |usage| usage.storage_bytes),

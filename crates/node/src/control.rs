@@ -36,6 +36,7 @@ pub(crate) async fn run(running: Arc<Running>) {
     // When the calm began, and when the next leadership may move: a new controller only waits anew.
     let mut calm: Option<u64> = None;
     let mut number = 0;
+    let mut moves = crate::moves::Drivers::default();
     while !running.is_draining() {
         interval.tick().await;
         if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
@@ -47,6 +48,9 @@ pub(crate) async fn run(running: Arc<Running>) {
             continue;
         }
         number += 1;
+        if let Err(why) = moves.look(&running) {
+            tracing::warn!(why, "users do not move");
+        }
         match look(&running, &mut calm, number).await {
             Ok(()) => {}
             Err(why) => tracing::warn!(why, "the placement of groups is not looked after"),

@@ -13,6 +13,7 @@ mod links;
 mod membership;
 mod mend;
 mod metrics;
+mod moves;
 mod nginx_auth;
 mod node;
 mod opener;

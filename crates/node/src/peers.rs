@@ -78,6 +78,10 @@ impl PeerHandler for Peers {
                 let work = self.0.runtime.spawn(async move { running.local.on_changes(&payload).await });
                 work.await.map_err(|e| e.to_string())?
             }
+            Method::Image => {
+                let work = self.0.runtime.spawn(async move { running.local.on_image(payload).await });
+                work.await.map_err(|e| e.to_string())?
+            }
             Method::Ask => {
                 let work = self.0.runtime.spawn(async move { ask::answer(&running, &payload).await });
                 work.await.map_err(|e| e.to_string())?

@@ -71,7 +71,7 @@ fn named(tables: &GroupTables, account: AccountId) -> Result<HashSet<BodyHash>, 
     if view::account(tables, account)?.is_none() {
         return Ok(hashes);
     }
-    crate::tasks::visit_bodies(tables, account, &mut |hash| {
+    view::bodies(tables, account, &mut |hash| {
         hashes.insert(hash);
     })?;
     Ok(hashes)

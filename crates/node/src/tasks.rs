@@ -3,7 +3,7 @@
 use crate::node::{DAMAGED, Fatal, Node, REMOVED};
 use crate::running::Running;
 use parliament_cluster_state::{Command as ClusterCommand, Refused};
-use parliament_ids::{AccountId, BodyHash, GroupId, Uid, UidSet};
+use parliament_ids::{AccountId, BodyHash, GroupId};
 use parliament_mail_service::{BodyEvents, boot_ms};
 use parliament_mailbox_state::{Command, TableFault, view};
 use parliament_tables::GroupTables;
@@ -148,7 +148,7 @@ pub(crate) fn referenced(running: &Running) -> Option<HashSet<BodyHash>> {
     let mut referenced: HashSet<BodyHash> = HashSet::new();
     for (_, shard) in running.local.shards() {
         let tables = shard.group.tables();
-        for account in view::accounts(tables).ok()? {
+        for account in view::accounts_with_records(tables).ok()? {
             references(tables, account, &mut referenced).ok()??;
         }
     }
@@ -161,7 +161,7 @@ pub(crate) fn referenced(running: &Running) -> Option<HashSet<BodyHash>> {
 fn references(tables: &GroupTables, account: AccountId, referenced: &mut HashSet<BodyHash>) -> Result<Option<()>, TableFault> {
     for _ in 0..STEADY_TRIES {
         let before = view::state_hash(tables, account)?;
-        visit_bodies(tables, account, &mut |hash| {
+        view::bodies(tables, account, &mut |hash| {
             referenced.insert(hash);
         })?;
         if view::state_hash(tables, account)? == before {
@@ -169,17 +169,6 @@ fn references(tables: &GroupTables, account: AccountId, referenced: &mut HashSet
         }
     }
     Ok(None)
-}
-
-pub(crate) fn visit_bodies(tables: &GroupTables, account: AccountId, visit: &mut dyn FnMut(BodyHash)) -> Result<(), TableFault> {
-    for status in view::mailboxes(tables, account)? {
-        let all = UidSet::range(Uid(1), Uid(u32::MAX));
-        view::message_rows(tables, account, status.mailbox, &all, &mut |row: view::MessageRow| {
-            visit(row.hash);
-            true
-        })?;
-    }
-    Ok(())
 }
 
 /// Looks for bodies that a group's messages name and this node does not have, and has them pulled: entries that were committed
@@ -190,9 +179,9 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) -> Option<HashSe
     let tables = shard.group.tables();
     let bodies = &running.local.bodies;
     let mut missing = HashSet::new();
-    let looked = view::accounts(tables).and_then(|accounts| {
+    let looked = view::accounts_with_records(tables).and_then(|accounts| {
         accounts.into_iter().try_for_each(|account| {
-            visit_bodies(tables, account, &mut |hash| {
+            view::bodies(tables, account, &mut |hash| {
                 if bodies.store().size(&hash).is_none() {
                     bodies.want(hash, false);
                     if missing.len() <= MISSING_REMEMBERED {
@@ -215,8 +204,8 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) -> Option<HashSe
 
 /// A group was closed here: its bodies may go once no other group here refers to them. Reads the disk.
 pub(crate) fn let_bodies_go(running: &Running, tables: &GroupTables) {
-    let gone = view::accounts(tables).and_then(|accounts| {
-        accounts.into_iter().try_for_each(|account| visit_bodies(tables, account, &mut |hash| running.local.bodies.released(hash)))
+    let gone = view::accounts_with_records(tables).and_then(|accounts| {
+        accounts.into_iter().try_for_each(|account| view::bodies(tables, account, &mut |hash| running.local.bodies.released(hash)))
     });
     if let Err(fault) = gone {
         tracing::warn!(%fault, "some bodies of a group that was closed stay");

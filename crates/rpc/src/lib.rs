@@ -65,6 +65,8 @@ pub enum Method {
     Onward = 6,
     /// A read barrier's index, asked from a node that may hear the group's leader, which the asking node does not hear.
     ReadIndexOnward = 7,
+    /// A part of the image of a user that moves between groups.
+    Image = 8,
 }
 
 impl Method {
@@ -79,6 +81,7 @@ impl Method {
             5 => Some(Self::Changes),
             6 => Some(Self::Onward),
             7 => Some(Self::ReadIndexOnward),
+            8 => Some(Self::Image),
             _ => None,
         }
     }

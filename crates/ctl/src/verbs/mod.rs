@@ -73,7 +73,7 @@ async fn remote(verb: Verb, global: &Global, connect: &Connect, terminal: &mut T
         targets => targets?,
     };
     let client = Nodes { connect: connect.clone(), targets, timeout: global.timeout };
-    let mut remote = Remote { client: &client, terminal, json: global.json };
+    let mut remote = Remote { client: &client, terminal, json: global.json, timeout: global.timeout };
     match verb {
         Verb::Cluster(verb) => cluster::cluster(&mut remote, verb).await,
         Verb::Status(args) => cluster::status(&mut remote, args).await,
@@ -137,6 +137,8 @@ pub(crate) struct Remote<'a> {
     pub(crate) client: &'a dyn AdminClient,
     pub(crate) terminal: &'a mut Terminal,
     pub(crate) json: bool,
+    /// How long a verb that waits for the end of something waits.
+    pub(crate) timeout: Duration,
 }
 
 impl Remote<'_> {

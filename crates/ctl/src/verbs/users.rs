@@ -2,8 +2,8 @@
 
 use super::{Remote, dry};
 use crate::api::{
-    self, Done, NewUser, OnExisting, OneUser, Repaired, User, UserDelete, UserImport, UserImported, UserPasswd, UserRepair, Users,
-    Verified, Verify,
+    self, Done, MoveStage, NewUser, OnExisting, OneUser, Repaired, User, UserDelete, UserImport, UserImported, UserMove, UserMoving,
+    UserPasswd, UserRepair, Users, Verified, Verify,
 };
 use crate::cli::{Change, Existing, PasswordArgs, UserVerb};
 use crate::credential::{Cost, generate, hash, import_line};
@@ -13,6 +13,8 @@ use serde_json::json;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
+/// How often it is looked how far a move is.
+const MOVE_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Longest line of an import file, bytes.
 const LINE_BYTES_MAX: u64 = 4096;
 /// Users that are verified by one request: each is recounted on every replica.
@@ -32,7 +34,45 @@ pub(crate) async fn user(remote: &mut Remote<'_>, verb: UserVerb) -> Result<Repo
         UserVerb::Delete { user, change } => delete(remote, user, change).await,
         UserVerb::Verify { mask, bodies } => verify(remote, &mask, bodies).await,
         UserVerb::Repair { mask, change } => repair(remote, &mask, change).await,
+        UserVerb::Move { user, group, change } => move_to(remote, user, group, change).await,
     }
+}
+
+/// Begins a move and waits for its end, telling each stage on the way.
+async fn move_to(remote: &mut Remote<'_>, user: String, group: u32, change: Change) -> Result<Report, AdminError> {
+    let until = tokio::time::Instant::now() + remote.timeout;
+    let request = |dry_run| UserMove { user: user.clone(), group, dry_run };
+    let cost =
+        |would: &UserMoving| format!("{} moves from group {} to {}; its clients wait for a moment", would.user, would.from, would.to);
+    let mut moving: UserMoving = remote.destroy(api::USER_MOVE, change, request, cost).await?;
+    if change.dry_run {
+        return Ok(Report::new(&moving, dry(change, &format!("move {} from group {} to {}", moving.user, moving.from, moving.to))));
+    }
+    let mut told = None;
+    while !moving.stage.is_over() {
+        if told != Some(moving.stage) && !remote.json {
+            remote.terminal.complain(&format!("{}: {}\n", moving.user, moving.stage.word()));
+            told = Some(moving.stage);
+        }
+        if tokio::time::Instant::now() >= until {
+            let message = format!("{} is still on the way to group {} ({})", moving.user, moving.to, moving.stage.word());
+            return Err(AdminError::new(code::TIMEOUT, exit::TRY_AGAIN, message)
+                .with_hint("the move goes on by itself; `parliament user show` tells how far it is"));
+        }
+        tokio::time::sleep(MOVE_LOOK).await;
+        match remote.ask(api::USER_MOVING, &OneUser { user: user.clone() }).await {
+            Ok(now) => moving = now,
+            // The node asked may die; the move does not.
+            Err(error) if error.exit == exit::UNAVAILABLE || error.exit == exit::TRY_AGAIN => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if moving.stage == MoveStage::GivenUp {
+        let why = moving.why.clone().unwrap_or_default();
+        return Err(AdminError::new("PC335", exit::TRY_AGAIN, format!("{} stays in group {}: {why}", moving.user, moving.from))
+            .with_hint("nothing was lost; try again when the reason is gone"));
+    }
+    Ok(Report::new(&moving, format!("{} is in group {}", moving.user, moving.to)))
 }
 
 /// A credential, and the password where it was made up.
@@ -173,7 +213,11 @@ async fn show(remote: &mut Remote<'_>, user: String) -> Result<Report, AdminErro
         || "not known: the user's group does not answer".to_owned(),
         |u| format!("{} messages, {} in {} mailboxes", u.messages, size(u.bytes), u.mailboxes),
     );
-    let text = format!("name    {}\nid      {}\ngroup   {}\nscheme  {}\nusage   {usage}\n", user.name, user.id, user.group, user.scheme);
+    let mut text =
+        format!("name    {}\nid      {}\ngroup   {}\nscheme  {}\nusage   {usage}\n", user.name, user.id, user.group, user.scheme);
+    if let Some(moving) = &user.moving {
+        text.push_str(&format!("moves   from group {} to {}: {}\n", moving.from, moving.to, moving.stage.word()));
+    }
     Ok(Report::new(&user, text))
 }
 

@@ -324,6 +324,7 @@ impl PeerHandler for Handler {
             }
             Method::ReadIndexOnward => self.local.on_read_index_onward(payload).await,
             Method::Changes => self.local.on_changes(&payload).await,
+            Method::Image => self.local.on_image(payload).await,
             Method::Ask => Err("nobody asks here".into()),
         }
     }

@@ -71,7 +71,10 @@ pub(crate) fn apply_checked(tables: &mut MemoryTables, index: u64, command: &Com
     tables.commit(writes);
     let committed: Vec<_> = tables.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     assert_eq!(seen, committed, "the overlay shows what the tables then hold");
-    if matches!(applied.outcome, Err(Refusal::StaleFence { .. } | Refusal::OutOfOrder { .. })) {
+    if matches!(
+        applied.outcome,
+        Err(Refusal::StaleFence { .. } | Refusal::OutOfOrder { .. } | Refusal::Frozen { .. } | Refusal::Moved { .. })
+    ) {
         assert_eq!(*tables, before, "a refused command changes nothing");
         assert_eq!(applied.changes, []);
     }
@@ -95,7 +98,7 @@ impl Bed {
     pub(crate) fn raw(&mut self, command: Command) -> Applied {
         let applied = apply_checked(&mut self.tables, self.log.len() as u64 + 1, &command);
         self.log.push(command);
-        if let Err(findings) = check(&self.tables, ANN) {
+        if let Err(findings) = check(&self.tables, ANN).and_then(|()| check_sessions(&self.tables, ANN)) {
             panic!("after {:?}: {findings:#?}", self.log.last());
         }
         applied

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod form;
 mod integrity;
+mod moves;
 mod nodes;
 pub(crate) mod users;
 
@@ -113,6 +114,8 @@ async fn carry_out(node: &Arc<Node>, verb: &str, json: &[u8]) -> Outcome {
         api::USER_REPAIR => integrity::repair(&asked, &parse(json)?).await,
         api::BODY_SCRUB_START => integrity::scrub_start(&asked, &parse(json)?).await,
         api::BODY_SCRUB_STATUS => integrity::scrub_status(&asked).await,
+        api::USER_MOVE => moves::begin(&asked, &parse(json)?).await,
+        api::USER_MOVING => moves::state(&asked, &parse(json)?).await,
         api::LEASE_SHOW => users::lease(&asked, &parse(json)?).await,
         api::LEASE_LIST => users::leases(&asked, &parse(json)?).await,
         api::LEASE_MOVE => users::move_lease(&asked, &parse(json)?).await,

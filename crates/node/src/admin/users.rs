@@ -3,18 +3,26 @@
 use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, no_such_user, unserved};
 use crate::ask::{AccountFacts, Facts, Question, Reply, ask, matches};
 use crate::running::Running;
-use parliament_cluster_state::{AccountName, AccountRecord, Command, NewAccount, Reply as StateReply, account_named, accounts};
+use parliament_cluster_state::{
+    AccountName, AccountRecord, Command, NewAccount, Refused, Reply as StateReply, account_named, accounts, last_move,
+};
 use parliament_ctl::{AdminError, api, exit};
 use parliament_ids::{AccountId, GroupId, NodeId};
 use parliament_mail_service::{boot_ms, is_known_scheme, unix_seconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the directory is asked again for a user who has left the group that it names, and the pause between: a move's last step
+/// takes a few entries.
+const HOME_TRIES: usize = 20;
+const HOME_PAUSE: Duration = Duration::from_millis(100);
 
 async fn barrier(asked: &Asked) -> Result<(), AdminError> {
     asked.running.local.read_barrier_within(GroupId::CLUSTER, 5_000).await.map_err(|e| unserved(&e))
 }
 
-async fn find(asked: &Asked, name: &str) -> Result<AccountRecord, AdminError> {
+pub(super) async fn find(asked: &Asked, name: &str) -> Result<AccountRecord, AdminError> {
     barrier(asked).await?;
     let login = AccountName::login(name, &asked.domain).map_err(|_| no_such_user(name))?;
     account_named(asked.running.local.cluster_tables(), &login).map_err(|f| damaged(&f))?.ok_or_else(|| no_such_user(login.as_str()))
@@ -22,7 +30,11 @@ async fn find(asked: &Asked, name: &str) -> Result<AccountRecord, AdminError> {
 
 async fn change(asked: &Asked, command: &Command) -> Result<StateReply, AdminError> {
     let done = asked.running.local.propose_cluster(command, boot_ms() + CHANGE_DEADLINE_MS).await.map_err(|e| unserved(&e))?;
-    done.map_err(|refused| bug(format!("{refused:?}")))
+    done.map_err(|refused| match refused {
+        Refused::Moving => AdminError::new("PC331", exit::TRY_AGAIN, "the user is on the way to another group. Nothing was changed.")
+            .with_hint("wait for the end of the move, which `parliament user show` tells"),
+        refused => bug(format!("{refused:?}")),
+    })
 }
 
 fn check_scheme(credential: &str) -> Result<(), AdminError> {
@@ -88,7 +100,7 @@ pub(super) async fn import(asked: &Asked, request: &api::UserImport) -> Outcome 
 
 fn row(account: &AccountRecord) -> api::User {
     let scheme = account.credential.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(scheme, _)| scheme);
-    api::User { name: account.name.clone(), id: account.id.0, group: account.group.0, usage: None, scheme: scheme.to_owned() }
+    api::User { name: account.name.clone(), id: account.id.0, group: account.group.0, usage: None, scheme: scheme.to_owned(), moving: None }
 }
 
 /// The accounts of a page in the order of names, and whether more may follow. Reads the whole directory: this is an operator's
@@ -131,6 +143,8 @@ pub(super) async fn show(asked: &Asked, request: &api::OneUser) -> Outcome {
     let account = find(asked, &request.user).await?;
     let mut user = row(&account);
     let known = known_of_one(asked, &account).await.ok();
+    let moved = last_move(asked.running.local.cluster_tables(), account.id).map_err(|f| damaged(&f))?;
+    user.moving = moved.filter(|moved| moved.is_open()).map(|moved| super::moves::told(&account.name, &moved));
     user.usage = known.map(|known| api::Usage { mailboxes: known.mailboxes, messages: known.messages, bytes: known.bytes });
     document(&user)
 }
@@ -154,6 +168,21 @@ async fn known_of(asked: &Asked, group: GroupId, accounts: Vec<u64>, fresh: bool
     Err(AdminError::new("PC201", exit::UNAVAILABLE, why).with_hint("`parliament status` tells which nodes are missing"))
 }
 
+/// A user with what the group says that the user lives in. The directory is the last to hear of a move: a group that the user has left
+/// is no authority on what was used of UIDVALIDITY (rule 4), so the directory is asked again.
+async fn found_at_home(asked: &Asked, name: &str) -> Result<(AccountRecord, AccountFacts), AdminError> {
+    for _ in 0..HOME_TRIES {
+        let account = find(asked, name).await?;
+        let known = known_of_one(asked, &account).await?;
+        if !known.elsewhere {
+            return Ok((account, known));
+        }
+        tokio::time::sleep(HOME_PAUSE).await;
+    }
+    Err(AdminError::new("PC331", exit::TRY_AGAIN, "the user is on the way to another group. Nothing was changed.")
+        .with_hint("wait for the end of the move, which `parliament user show` tells"))
+}
+
 async fn known_of_one(asked: &Asked, account: &AccountRecord) -> Result<AccountFacts, AdminError> {
     let mut known = known_of(asked, account.group, vec![account.id.0], true).await?;
     known.remove(&account.id.0).ok_or_else(|| bug("an answer about another account"))
@@ -171,8 +200,7 @@ pub(super) async fn passwd(asked: &Asked, request: &api::UserPasswd) -> Outcome 
 }
 
 pub(super) async fn delete(asked: &Asked, request: &api::UserDelete) -> Outcome {
-    let account = find(asked, &request.user).await?;
-    let used = known_of_one(asked, &account).await?;
+    let (account, used) = found_at_home(asked, &request.user).await?;
     let cost = format!("{} with {} messages in {} mailboxes, {} bytes", account.name, used.messages, used.mailboxes, used.bytes);
     if request.dry_run {
         return document(&api::Done { message: format!("delete {cost}") });
