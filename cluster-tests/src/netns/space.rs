@@ -57,8 +57,17 @@ pub fn lacking() -> Option<String> {
     }
     let probe = format!("{PREFIX}probe");
     let _ = ip(&format!("netns del {probe}"));
-    let made = ip(&format!("netns add {probe}")).and_then(|_| ip(&format!("netns del {probe}")));
-    made.err()
+    let tried = [
+        format!("netns add {probe}"),
+        format!("link add parl-probe type veth peer name parl-probed netns {probe}"),
+        "link del parl-probe".to_owned(),
+        "tuntap add dev parl-probe mode tun".to_owned(),
+        "tuntap del dev parl-probe mode tun".to_owned(),
+    ];
+    let failed = tried.iter().find_map(|words| ip(words).err());
+    let _ = ip("link del parl-probe");
+    let _ = ip(&format!("netns del {probe}"));
+    failed
 }
 
 /// Removes what an earlier run left that was killed: its processes, its namespaces, and with them its links.
