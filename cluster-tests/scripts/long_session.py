@@ -46,5 +46,6 @@ while time.monotonic() < until:
 moved = int(right(imap.select("Moved"))[0])
 if moved != (number + 1) // 2:
     raise SystemExit(f"{moved} moved of {(number + 1) // 2}")
-right(imap.logout())
+if imap.logout()[0] != "BYE":
+    raise SystemExit("LOGOUT was refused")
 print(commands)

@@ -76,7 +76,7 @@ fn installed(program: &str) -> bool {
 fn mbsync(home: &Path, imap: &str, user: &str, password: &str) -> Vec<String> {
     let (host, port) = imap.rsplit_once(':').unwrap_or_default();
     let config = format!(
-        "IMAPAccount demo\nHost {host}\nPort {port}\nUser {user}\nPass {password}\nTLSType None\nAuthMechs LOGIN PLAIN\n\
+        "IMAPAccount demo\nHost {host}\nPort {port}\nUser {user}\nPass {password}\nSSLType None\nAuthMechs LOGIN PLAIN\n\
          \nIMAPStore far\nAccount demo\n\nMaildirStore near\nSubFolders Verbatim\nPath {home}/mail/\nInbox {home}/mail/INBOX\n\
          \nChannel all\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Near\nExpunge Near\nSync Pull\nSyncState *\n",
         home = home.display()
