@@ -171,7 +171,7 @@ async fn a_holder_that_is_cut_off_answers_nothing_stale() {
     assert_eq!(uid_next(cluster.node(1), ann).await, Ok(Uid(2)));
     // A cluster this young may not have promised anything yet.
     let support = cluster.node(1).local.support.clone();
-    while !support.trusted(support.boot()) {
+    while !support.reads_locally(support.boot()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     cluster.set_ways(NodeId(1), Way::Cut);
@@ -331,7 +331,12 @@ async fn promises_of_a_wrong_clock_do_not_count_for_reads() {
     }
     until(false).await;
     assert!(first.support.trusted(first.support.boot()), "it is not cut off, and holds what it holds");
-    assert_eq!(first.support.wrong_clocks(), [NodeId(2), NodeId(3)]);
+    // One of them was enough; the other is found out a moment later.
+    let began = Instant::now();
+    while first.support.wrong_clocks() != [NodeId(2), NodeId(3)] {
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", first.support.wrong_clocks());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let before = first.counters.barrier_reads.load(Ordering::Relaxed);
     assert_eq!(uid_next(cluster.node(1), ann).await, Ok(Uid(2)));
     assert!(first.counters.barrier_reads.load(Ordering::Relaxed) > before, "the read asked a quorum");

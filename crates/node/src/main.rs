@@ -10,6 +10,7 @@ mod http;
 mod identity;
 mod join;
 mod links;
+mod mask;
 mod membership;
 mod mend;
 mod metrics;

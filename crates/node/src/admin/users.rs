@@ -1,7 +1,8 @@
 //! Accounts and their leases.
 
 use super::{Asked, CHANGE_DEADLINE_MS, Outcome, bug, damaged, document, no_such_user, unserved};
-use crate::ask::{AccountFacts, Facts, Question, Reply, ask, matches};
+use crate::ask::{AccountFacts, Facts, Question, Reply, ask};
+use crate::mask::matches;
 use crate::running::Running;
 use parliament_cluster_state::{
     AccountName, AccountRecord, Command, NewAccount, Refused, Reply as StateReply, account_named, accounts, last_move,
