@@ -5,17 +5,20 @@ use crate::clock::boot_ms;
 use crate::machine::BodyEvents;
 use crate::missing::Missing;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use parliament_bodies::{BodyFault, BodyStore, Receipt, Stage};
 use parliament_groups::{BodyGate, GateOutcome, GateRequest};
 
 use parliament_ids::{BodyHash, GroupId, NodeId, SessionKey};
 use parliament_mail_api::{Rejection, Unserved, UploadId};
 use parliament_mail_reads::{Bodies, ParsedCache, Unreadable, parsed_cache};
-use parliament_rpc::{Peer, PeerPool};
+use parliament_rpc::{LinkError, Peer, PeerPool};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long the gate waits for a body that is on its way before it asks for it.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
@@ -23,6 +26,10 @@ const ON_ITS_WAY: Duration = Duration::from_millis(100);
 const GATE_MAX: Duration = Duration::from_secs(3);
 /// How long a large body may take to a peer before the entry is proposed without waiting for it.
 const PUSH_MAX: Duration = Duration::from_secs(15);
+/// How long it may take to the last few, once more than half of the nodes that should have it do.
+const PUSH_GRACE: Duration = Duration::from_secs(1);
+/// How long a peer that was asked for a body and sent nothing is asked after the others, ms.
+const SLOW_MS: u64 = 5_000;
 /// How long a body that an entry may name is kept without a reference, ms.
 const HOLD_MS: u64 = 600_000;
 /// How long a write may wait for the journal's queue.
@@ -40,6 +47,8 @@ pub struct BodyExchange {
     missing: Missing,
     uploads: Mutex<Uploads>,
     keeping: Mutex<Keeping>,
+    /// Peers that did not answer, and until when they are asked last; as many rows as there are nodes.
+    slow: Mutex<HashMap<NodeId, u64>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -93,6 +102,7 @@ impl BodyExchange {
             pool,
             parsed: parsed_cache(PARSED_BYTES),
             missing: Missing::default(),
+            slow: Mutex::default(),
             uploads: Mutex::default(),
             keeping: Mutex::default(),
             runtime,
@@ -176,12 +186,12 @@ impl BodyExchange {
         }
         self.came(hash);
         let peers: Vec<Arc<Peer>> = others.filter_map(|node| self.pool.get(node)).filter(|peer| peer.is_connected()).collect();
-        let pushes = peers.iter().map(|peer| {
+        let pushes = peers.into_iter().map(|peer| {
             let bytes = bytes.clone();
-            async move { tokio::time::timeout(PUSH_MAX, peer.push_large_body(hash, bytes)).await }
+            async move { peer.push_large_body(hash, bytes).await.is_ok_and(|stored| stored) }
         });
         // A push that fails is made good by the gate's pull.
-        futures::future::join_all(pushes).await;
+        most_of(pushes.collect(), PUSH_MAX, PUSH_GRACE).await;
         Ok(Ok((bytes, receipt)))
     }
 
@@ -244,25 +254,32 @@ impl BodyExchange {
 
     /// True when all peers can be asked: what none of them has then is not to be had.
     pub(crate) fn can_ask_all(&self) -> bool {
-        self.pool.all().iter().all(|peer| peer.is_connected())
+        self.pool.all().iter().all(|peer| peer.is_connected() && !self.is_slow(peer.node()))
+    }
+
+    fn is_slow(&self, node: NodeId) -> bool {
+        lock(&self.slow).get(&node).is_some_and(|until| boot_ms() < *until)
     }
 
     /// Asks peers for a body, `first` first; true when it is here then.
     pub(crate) async fn pull(&self, hash: BodyHash, first: Option<NodeId>) -> bool {
         let mut peers = self.pool.all();
-        peers.sort_by_key(|peer| (Some(peer.node()) != first, !peer.is_connected()));
+        peers.sort_by_key(|peer| (self.is_slow(peer.node()), Some(peer.node()) != first, !peer.is_connected()));
         for peer in peers {
             if self.store.size(&hash).is_some() {
                 return true;
             }
-            if let Ok(Some(bytes)) = peer.fetch_body(hash).await {
-                match self.keep_pulled(hash, bytes).await {
+            match peer.fetch_body(hash).await {
+                Ok(Some(bytes)) => match self.keep_pulled(hash, bytes).await {
                     Ok(()) => {
                         self.came(hash);
                         return true;
                     }
                     Err(error) => tracing::warn!(%hash, from = %peer.node(), %error, "a pulled body was not kept"),
-                }
+                },
+                // It may be cut off with its connection up: what else is missing is asked for elsewhere first.
+                Err(LinkError::TimedOut) => drop(lock(&self.slow).insert(peer.node(), boot_ms() + SLOW_MS)),
+                Ok(None) | Err(_) => {}
             }
         }
         self.store.size(&hash).is_some()
@@ -336,6 +353,20 @@ impl BodyExchange {
         match got {
             Ok(got) if got.iter().all(|got| *got) => GateOutcome::Open,
             _ => GateOutcome::Closed(format!("{} of {} bodies are not to be had", missing.len(), strict.len())),
+        }
+    }
+}
+
+/// Waits for pushes to other nodes: for all, but only a little longer for the last ones once more than half of the nodes, this one
+/// included, have the body. One that hangs must not hold up an entry that a quorum can take.
+async fn most_of(mut pushes: FuturesUnordered<impl Future<Output = bool>>, most: Duration, grace: Duration) {
+    let nodes = pushes.len() + 1;
+    let mut have = 1;
+    let mut until = Instant::now() + most;
+    while let Ok(Some(stored)) = tokio::time::timeout_at(until, pushes.next()).await {
+        have += usize::from(stored);
+        if have * 2 > nodes {
+            until = until.min(Instant::now() + grace);
         }
     }
 }
@@ -424,6 +455,24 @@ mod tests {
     use parliament_journal::sim::SimDisk;
 
     const LATER: u64 = 2 * HOLD_MS;
+
+    #[tokio::test]
+    async fn a_push_that_hangs_is_not_waited_for_once_a_majority_has_the_body() {
+        let waited = async |pushes: &[(u64, bool)]| {
+            let began = Instant::now();
+            let push = |(ms, stored): (u64, bool)| async move {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                stored
+            };
+            most_of(pushes.iter().copied().map(push).collect(), Duration::from_secs(2), Duration::from_millis(300)).await;
+            began.elapsed().as_millis()
+        };
+        assert!(waited(&[]).await < 200);
+        assert!((200..2_000).contains(&waited(&[(10, true), (200, true)]).await), "all live nodes have it");
+        assert!((310..2_000).contains(&waited(&[(10, true), (60_000, true)]).await), "one hangs");
+        assert!(waited(&[(10, false), (60_000, true)]).await >= 2_000, "too few have it");
+        assert!((320..2_000).contains(&waited(&[(10, true), (20, true), (60_000, true), (60_000, true)]).await));
+    }
 
     /// An exchange without peers, and a body in it that was released a while ago.
     async fn with_released_body() -> (Arc<BodyExchange>, BodyHash) {

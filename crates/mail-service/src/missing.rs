@@ -3,6 +3,7 @@
 
 use crate::body::BodyExchange;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use parliament_ids::BodyHash;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 const PULLS: usize = 16;
 /// Remembered at once; when it overflows, the next look through the tables finds the rest.
 const MISSING_MAX: usize = 1_000_000;
-/// Pause after a round in which no peer had anything.
+/// Pause after no peer had a body.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The bodies that this node lacks.
@@ -27,6 +28,8 @@ pub(crate) struct Missing {
 struct Rows {
     queue: VecDeque<BodyHash>,
     known: HashSet<BodyHash>,
+    /// Those that peers are being asked for.
+    pulling: HashSet<BodyHash>,
     /// More were told than are remembered.
     overflowed: bool,
 }
@@ -72,8 +75,8 @@ impl Missing {
         while taken.len() < most
             && let Some(hash) = rows.queue.pop_front()
         {
-            // An urgent one stands twice.
-            if rows.known.contains(&hash) && !taken.contains(&hash) {
+            // An urgent one stands twice, and is asked for again while it is pulled.
+            if rows.known.contains(&hash) && rows.pulling.insert(hash) {
                 taken.push(hash);
             }
         }
@@ -84,6 +87,7 @@ impl Missing {
     /// through the tables.
     fn settle(&self, hash: BodyHash, got: bool, final_: bool) {
         let mut rows = self.rows();
+        rows.pulling.remove(&hash);
         if got || final_ {
             rows.known.remove(&hash);
             rows.overflowed |= !got;
@@ -94,26 +98,32 @@ impl Missing {
 
     /// Pulls for ever.
     pub(crate) async fn run(&self, exchange: &Arc<BodyExchange>) {
+        let mut pulls = FuturesUnordered::new();
         loop {
             let wake = self.wake.notified();
-            let taken = self.take(PULLS * 4);
-            if taken.is_empty() {
+            // One by one as places are free, so that what a client waits for is never behind a whole round of others.
+            pulls.extend(self.take(PULLS - pulls.len()).into_iter().map(|hash| pull(exchange, hash)));
+            if pulls.is_empty() {
                 wake.await;
                 continue;
             }
-            let all_up = exchange.can_ask_all();
-            let pulls = futures::stream::iter(taken).map(|hash| async move { (hash, exchange.pull(hash, None).await) });
-            let mut got_any = false;
-            let mut pulls = pulls.buffer_unordered(PULLS);
-            while let Some((hash, got)) = pulls.next().await {
-                got_any |= got;
-                self.settle(hash, got, all_up);
-            }
-            if !got_any {
-                tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                Some((hash, got, final_)) = pulls.next() => self.settle(hash, got, final_),
+                () = wake, if pulls.len() < PULLS => {}
             }
         }
     }
+}
+
+/// Whether it was got, and whether all peers could be asked.
+async fn pull(exchange: &BodyExchange, hash: BodyHash) -> (BodyHash, bool, bool) {
+    let all_up = exchange.can_ask_all();
+    let got = exchange.pull(hash, None).await;
+    if !got {
+        tokio::time::sleep(PAUSE).await;
+    }
+    // One that did not answer may have it.
+    (hash, got, all_up && exchange.can_ask_all())
 }
 
 #[cfg(test)]
@@ -129,6 +139,9 @@ mod tests {
         missing.add(hash(3), true);
         assert_eq!(missing.len(), 3);
         assert_eq!(missing.take(2), [hash(3), hash(1)]);
+        missing.add(hash(3), true);
+        assert_eq!(missing.take(1), [hash(2)], "what is being pulled is not pulled twice");
+        missing.settle(hash(2), false, false);
         missing.settle(hash(3), true, true);
         missing.settle(hash(1), false, false);
         assert_eq!(missing.take(10), [hash(2), hash(1)], "what was not got is asked again, what was got is not");

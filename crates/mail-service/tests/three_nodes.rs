@@ -6,7 +6,7 @@ mod cluster;
 
 use cluster::{Cluster, Node, USERS, Way};
 use parliament_ids::{
-    AccountId, Boot, FlagSet, GroupId, MailboxId, MailboxName, MoveId, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet,
+    AccountId, BodyHash, Boot, FlagSet, GroupId, MailboxId, MailboxName, MoveId, NodeId, RequestId, RequestSeq, SessionKey, Uid, UidSet,
 };
 use parliament_mail_api::bytes_serde::BytesField;
 use parliament_mail_api::{
@@ -259,6 +259,30 @@ async fn a_node_that_stops_gives_its_leases_up_at_once() {
     let row = first.account(ann).unwrap().unwrap();
     assert_eq!(uid(cluster.node(1), append(ann, 3)).await, one(3), "its own sessions go on");
     assert_eq!(first.holder_of(&row).unwrap().owner.map(|owner| owner.node), Some(NodeId(2)));
+    cluster.end().await;
+}
+
+/// A node missed a message. One of those that have it hangs with its connection up: the other is asked in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_had_from_another_node_when_the_first_hangs() {
+    let (cluster, ann) = Cluster::found("hangs").await;
+    assert_eq!(uid(cluster.node(1), append(ann, 1)).await, one(1));
+    cluster.set_ways(NodeId(3), Way::Frozen);
+    // What is on its way arrives.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = append(ann, 2);
+    let Request::Append { messages, .. } = &second.body else { unreachable!() };
+    let BodySource::Inline(bytes) = &messages[0].body else { unreachable!() };
+    let hash = BodyHash(*blake3::hash(&bytes.0).as_bytes());
+    assert_eq!(uid(cluster.node(1), second).await, one(2));
+    let third = &cluster.node(3).local.bodies;
+    assert!(third.store().size(&hash).is_none());
+    cluster.set_way(NodeId(2), NodeId(3), Way::Open);
+    cluster.set_way(NodeId(3), NodeId(2), Way::Open);
+    third.want(hash, true);
+    let left = third.store().wait_present(&[hash], Duration::from_secs(4)).await;
+    assert!(left.is_empty(), "it waits for the node that hangs");
+    cluster.set_ways(NodeId(3), Way::Open);
     cluster.end().await;
 }
 

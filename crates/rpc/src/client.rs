@@ -18,6 +18,8 @@ use tonic::transport::Channel;
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// To enter a node takes a change of group 0.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a peer that was asked for a body may send nothing: others have it, too, and a client may wait.
+const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 /// A large body at 1 MB/s.
 const BULK_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -130,8 +132,9 @@ impl Peer {
         let message = v1::FetchBodyRequest { hash: Bytes::copy_from_slice(&hash.0) };
         let mut bulk = self.bulk.clone();
         let work = async {
-            let mut pieces = bulk.fetch_body(message).await.map_err(|s| grpc::failed(&s))?.into_inner();
-            grpc::collect(&mut pieces).await.map_err(|s| grpc::failed(&s))
+            let asked = tokio::time::timeout(FETCH_PATIENCE, bulk.fetch_body(message)).await.map_err(|_| LinkError::TimedOut)?;
+            let mut pieces = asked.map_err(|s| grpc::failed(&s))?.into_inner();
+            grpc::collect(&mut pieces, FETCH_PATIENCE).await.map_err(|s| grpc::failed(&s))
         };
         let body = tokio::time::timeout(BULK_TIMEOUT, work).await.map_err(|_| LinkError::TimedOut)??;
         Ok(body.map(|(_, bytes)| bytes))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio_stream::StreamExt;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri, server::Router};
@@ -21,6 +21,9 @@ use tonic::{Request, Response, Status, Streaming};
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Operators' documents (`user import` of 1,000 accounts, `who` of many sessions).
 const ADMIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a peer that pushes a large body may send nothing.
+const PUSH_PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) fn server(peers: Arc<dyn PeerHandler>, admin: Arc<dyn AdminHandler>) -> Router {
     let peers = Peers(peers);
@@ -191,24 +194,26 @@ impl v1::bulk_server::Bulk for Peers {
 
     async fn push_body(&self, request: Request<Streaming<v1::BodyPiece>>) -> Result<Response<v1::PushBodyReply>, Status> {
         let mut pieces = request.into_inner();
-        let Some((hash, bytes)) = collect(&mut pieces).await? else {
+        let Some((hash, bytes)) = collect(&mut pieces, PUSH_PATIENCE).await? else {
             return Err(Status::failed_precondition("an empty body"));
         };
         Ok(Response::new(v1::PushBodyReply { stored: self.0.store_body(hash, bytes).await }))
     }
 }
 
-/// Gathers a body of at most [`limits::MESSAGE_BYTES_MAX`] bytes (and as many again for headers that nodes add).
-pub(crate) async fn collect(pieces: &mut Streaming<v1::BodyPiece>) -> Result<Option<(BodyHash, Bytes)>, Status> {
-    let Some(first) = pieces.message().await? else { return Ok(None) };
+/// Gathers a body of at most [`limits::MESSAGE_BYTES_MAX`] bytes (and as many again for headers that nodes add). Who sends nothing for
+/// `patience` is given up: a connection whose other end has vanished stays up for long.
+pub(crate) async fn collect(pieces: &mut Streaming<v1::BodyPiece>, patience: Duration) -> Result<Option<(BodyHash, Bytes)>, Status> {
+    let late = |_| Status::deadline_exceeded("the body stopped coming");
+    let Some(first) = timeout(patience, pieces.message()).await.map_err(late)?? else { return Ok(None) };
     let hash = hash_of(&first.hash)?;
     if first.size > limits::MESSAGE_BYTES_MAX * 2 {
         return Err(Status::failed_precondition("body too large"));
     }
     let mut body = bytes::BytesMut::with_capacity(usize::try_from(first.size).unwrap_or(0));
     body.extend_from_slice(&first.bytes);
-    while let Some(piece) = pieces.next().await {
-        body.extend_from_slice(&piece?.bytes);
+    while let Some(piece) = timeout(patience, pieces.message()).await.map_err(late)?? {
+        body.extend_from_slice(&piece.bytes);
         if body.len() as u64 > first.size {
             return Err(Status::failed_precondition("body longer than told"));
         }
