@@ -174,7 +174,6 @@ impl Running {
     /// Takes what group 0 says anew: peers come and go, and requests are routed by it from now on.
     fn adopt(&self, document: Document) {
         self.local.set_layout(document.layout());
-        self.local.support.set_list(document.voter_list());
         self.local.support.set_members(document.members.iter().map(|member| NodeId(member.id)));
         for member in document.members.iter().filter(|member| member.id != self.local.me.0) {
             self.local.pool.set(NodeId(member.id), &member.address);
