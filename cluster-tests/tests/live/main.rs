@@ -20,7 +20,10 @@ mod rolling;
 mod rot;
 mod survive;
 
+use parliament_cluster_tests::checkers::{self, pauses};
 use parliament_cluster_tests::demo::{Demo, Options};
+use parliament_cluster_tests::history::Recorder;
+use parliament_cluster_tests::run;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -37,6 +40,18 @@ fn with_demo<T: AsyncFnOnce(&Demo)>(options: Options, test: T) {
         }
         demo.end().await.unwrap();
     });
+}
+
+/// The end of a run whose clients were at nodes that stayed: the histories and copies are as they must be, and no command failed.
+async fn assert_nothing_failed(demo: &Demo, recorder: &Recorder) {
+    let history = recorder.finish();
+    assert_eq!(run::replicas_equal(demo).await, Ok(true));
+    let told = pauses::measure(&history);
+    eprintln!("acknowledged {}, refused {}, unknown {}", told.acknowledged, told.refused, told.unknown);
+    let (holds, document) = checkers::judge(&history);
+    assert!(holds, "{document:#}");
+    assert!(told.acknowledged > 100, "the load did not run: {}", told.acknowledged);
+    assert_eq!((told.refused, told.unknown), (0, 0), "commands at nodes that stayed failed");
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -2,7 +2,6 @@
 //! first is drained, comes back, is drained again and removed; the fourth loses its disk and is replaced. Nothing that was acknowledged
 //! is lost, and the staying nodes serve all the while.
 
-use parliament_cluster_tests::checkers::{self, pauses};
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::Recorder;
 use parliament_cluster_tests::load::Load;
@@ -151,14 +150,7 @@ fn members() {
         let extra = change_members(demo, &recorder).await;
         running.stop().await;
         scan::at_nodes(demo, staying, &accounts, &recorder).await.unwrap();
-        let history = recorder.finish();
-        assert_eq!(run::replicas_equal(demo).await, Ok(true));
-        let told = pauses::measure(&history);
-        eprintln!("acknowledged {}, refused {}, unknown {}", told.acknowledged, told.refused, told.unknown);
-        let (holds, document) = checkers::judge(&history);
-        assert!(holds, "{document:#}");
-        assert!(told.acknowledged > 100, "the load did not run: {}", told.acknowledged);
-        assert_eq!((told.refused, told.unknown), (0, 0), "commands at nodes that stayed failed");
+        super::assert_nothing_failed(demo, &recorder).await;
         drop(extra);
     });
 }

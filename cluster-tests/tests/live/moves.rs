@@ -1,7 +1,6 @@
 //! A user moves between groups and back while its mail flows, first with all nodes up, then with one killed during each move. At the
 //! nodes that stay no command fails and no session ends; UIDs stay dense, flags and mailboxes are what they were.
 
-use parliament_cluster_tests::checkers::{self, pauses};
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::Recorder;
 use parliament_cluster_tests::imap::Imap;
@@ -236,13 +235,6 @@ fn moves() {
         idle.idle_done().await.unwrap();
         writer.compare().await;
         scan::everything(demo, &accounts, &recorder).await.unwrap();
-        let history = recorder.finish();
-        assert_eq!(run::replicas_equal(demo).await, Ok(true));
-        let told = pauses::measure(&history);
-        eprintln!("acknowledged {}, refused {}, unknown {}", told.acknowledged, told.refused, told.unknown);
-        let (holds, document) = checkers::judge(&history);
-        assert!(holds, "{document:#}");
-        assert!(told.acknowledged > 100, "the load did not run: {}", told.acknowledged);
-        assert_eq!((told.refused, told.unknown), (0, 0), "commands at nodes that stayed failed");
+        super::assert_nothing_failed(demo, &recorder).await;
     });
 }

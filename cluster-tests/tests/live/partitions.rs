@@ -7,9 +7,9 @@ use parliament_cluster_tests::netns::{Cluster, Options, lacking};
 use parliament_cluster_tests::skipped;
 use std::time::Duration;
 
-/// At living nodes a cut costs what a death costs. A test has about a dozen pauses, so that the worst is the 99th percentile, too: what is
-/// promised of that one is measured by `cargo xtask chaos --scenario partitions`.
+/// The pauses of `kills`, for the same reasons: at living nodes a cut costs what a death costs.
 const PAUSE_P50_MAX: Duration = Duration::from_millis(1500);
+const PAUSE_P99_MAX: Duration = Duration::from_millis(3500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Longer than the pause that is promised: otherwise a cluster that only waits for the end of the cut would keep the promise.
 const CUT: Duration = Duration::from_millis(4_500);
@@ -17,6 +17,7 @@ const CUT: Duration = Duration::from_millis(4_500);
 /// Where some nodes hear each other and some do not, a holder first finds out that it hears no leader, which takes 1.8 s, and then others
 /// find out that it gave its leases up. The cut lasts longer than that may take on a busy machine.
 const PARTIAL_P50_MAX: Duration = Duration::from_millis(2500);
+const PARTIAL_P99_MAX: Duration = Duration::from_millis(5000);
 const PARTIAL_CUT: Duration = Duration::from_millis(6_000);
 
 /// Runs a test on a cluster of its own, or says loudly that it could not.
@@ -54,13 +55,13 @@ pub(crate) async fn judge(trial: Trial<'_>) -> Outcome {
 
 /// At living nodes everything goes on soon, in the sessions that were open.
 fn assert_pauses(outcome: &Outcome) {
-    assert_pauses_within(outcome, PAUSE_P50_MAX);
+    assert_pauses_within(outcome, PAUSE_P50_MAX, PAUSE_P99_MAX);
 }
 
-fn assert_pauses_within(outcome: &Outcome, p50_max: Duration) {
+fn assert_pauses_within(outcome: &Outcome, p50_max: Duration, p99_max: Duration) {
     let pause = |q| Duration::from_nanos(percentile(&outcome.pauses.gaps, q));
     assert!(!outcome.pauses.gaps.is_empty(), "nobody was at a living node: {:#}", outcome.document);
-    let within = pause(0.5) <= p50_max && pause(1.0) <= PAUSE_MAX;
+    let within = pause(0.5) <= p50_max && pause(0.99) <= p99_max && pause(1.0) <= PAUSE_MAX;
     assert!(within, "pauses: {:#}", outcome.document);
     assert_eq!(outcome.pauses.broken, 0, "sessions broke at living nodes: {:#}", outcome.document);
     assert!(outcome.document["packets"]["cut"].as_u64() > Some(0), "no packet was lost: {:#}", outcome.document);
@@ -106,7 +107,7 @@ fn majority_ring() {
         trial.fault(Fault::Ring(first), "begins at a leader", PARTIAL_CUT).await.unwrap();
         let last = 1 + leader(cluster).await % 3;
         trial.fault(Fault::Ring(last), "begins behind a leader", PARTIAL_CUT).await.unwrap();
-        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX);
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
     });
 }
 
@@ -117,7 +118,7 @@ fn majority_ring_of_five() {
     with_cluster("partitions::majority_ring_of_five", Options { nodes: 5, ..Options::default() }, async |cluster| {
         let mut trial = begin(cluster).await;
         trial.fault(Fault::Ring(1), "of five", CUT).await.unwrap();
-        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX);
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PAUSE_MAX);
     });
 }
 
@@ -130,7 +131,7 @@ fn one_way_pairs() {
         trial.fault(Fault::OneWay(from, 1 + from % 3), "from a leader", PARTIAL_CUT).await.unwrap();
         let to = holder(cluster).await;
         trial.fault(Fault::OneWay(1 + to % 3, to), "to a holder", PARTIAL_CUT).await.unwrap();
-        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX);
+        assert_pauses_within(&judge(trial).await, PARTIAL_P50_MAX, PARTIAL_P99_MAX);
     });
 }
 

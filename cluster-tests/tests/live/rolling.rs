@@ -1,7 +1,6 @@
 //! Each node in turn is stopped by SIGTERM and started again while clients work at the two others: no command there fails, nothing
 //! that was acknowledged is lost, and afterwards leases are spread evenly again when that is asked for.
 
-use parliament_cluster_tests::checkers::{self, pauses};
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::Recorder;
 use parliament_cluster_tests::load::Load;
@@ -44,14 +43,7 @@ fn rolling_restart() {
         demo.verb(&["lease", "rebalance", "--yes"]).await.unwrap();
         assert_spread(demo).await;
         scan::everything(demo, &accounts, &recorder).await.unwrap();
-        let history = recorder.finish();
-        assert_eq!(run::replicas_equal(demo).await, Ok(true));
-        let told = pauses::measure(&history);
-        eprintln!("acknowledged {}, refused {}, unknown {}", told.acknowledged, told.refused, told.unknown);
-        let (holds, document) = checkers::judge(&history);
-        assert!(holds, "{document:#}");
-        assert!(told.acknowledged > 100, "the load did not run: {}", told.acknowledged);
-        assert_eq!((told.refused, told.unknown), (0, 0), "commands at nodes that stayed failed");
+        super::assert_nothing_failed(demo, &recorder).await;
     });
 }
 
