@@ -1,12 +1,13 @@
 //! Applying one command: decided on what the tables say, written as one batch by the caller.
 
+use crate::alone;
 use crate::account::{AccountName, AccountRecord, account, account_named, group_of};
 use crate::command::{Command, NewAccount};
 use crate::members::{self, NodeState};
 use crate::moves;
 use crate::node::{ClusterRecord, NodeRecord, Placement, cluster, node};
 use crate::record::{self, get, key, put};
-use parliament_ids::{AccountId, Boot, MoveId, NodeId};
+use parliament_ids::{AccountId, AloneVersion, Boot, MoveId, NodeId, NodeRole};
 use parliament_mailbox_state::{Overlay, TableFault};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,17 @@ pub enum Refused {
     SameGroup,
     /// The account's last move is another one, or is decided already.
     NoSuchMove,
+    /// The cluster has a witness, and needs no second one.
+    SecondWitness,
+    /// A node of that role takes no such part in a group.
+    WrongRole,
+    /// Which data node serves alone has changed since the proposer looked.
+    StaleAlone {
+        /// The version now.
+        version: AloneVersion,
+    },
+    /// Another data node serves alone, or none does, or there is no witness.
+    NotAlone,
 }
 
 /// A command's result.
@@ -90,11 +102,14 @@ const SETTING_BYTES_MAX: usize = 1024;
 /// [`TableFault`] when this replica's tables are damaged; it must stop.
 pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, TableFault> {
     if let Command::Form { cluster, nodes, placement } = command {
-        return form(tables, cluster, nodes, placement);
+        return form(tables, cluster, nodes, &[], placement);
+    }
+    if let Command::FormWith { cluster, nodes, roles, placement } = command {
+        return form(tables, cluster, nodes, roles, placement);
     }
     let Some(formed) = cluster(tables)? else { return Ok(Err(Refused::NotFormed)) };
     match command {
-        Command::Form { .. } => Ok(Err(Refused::AlreadyFormed)),
+        Command::Form { .. } | Command::FormWith { .. } => Ok(Err(Refused::AlreadyFormed)),
         Command::NodeStarted { node, boot, disk, peer_address, imap_address } => {
             node_started(tables, *node, *boot, disk, peer_address, imap_address)
         }
@@ -120,7 +135,8 @@ pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, Tab
             Ok(Ok(Reply::Done))
         }
         Command::Invite { hash, expires, time } => members::invite(tables, *hash, *expires, *time),
-        Command::AddNode { joining, time } => members::add_node(tables, joining, *time),
+        Command::AddNode { joining, time } => members::add_node(tables, joining, NodeRole::Data, *time),
+        Command::AddNodeAs { joining, role, time } => members::add_node(tables, joining, *role, *time),
         Command::SetNodeState { node, state } => members::set_node_state(tables, *node, *state),
         Command::RemoveNode { node } => members::remove_node(tables, *node),
         Command::SetPlacement { row } => members::set_placement(tables, row),
@@ -128,12 +144,25 @@ pub fn apply(tables: &mut Overlay<'_>, command: &Command) -> Result<Applied, Tab
         Command::StopMove { account, move_id, why } => moves::stop(tables, *account, *move_id, why),
         Command::MoveArrived { account, move_id } => moves::arrived(tables, *account, *move_id),
         Command::EndMove { account, move_id } => moves::end(tables, *account, *move_id),
+        Command::Alone { version, step } => alone::step(tables, *version, *step),
     }
 }
 
-fn form(tables: &mut Overlay<'_>, formed: &ClusterRecord, nodes: &[NodeRecord], placement: &[Placement]) -> Result<Applied, TableFault> {
+fn form(
+    tables: &mut Overlay<'_>,
+    formed: &ClusterRecord,
+    nodes: &[NodeRecord],
+    roles: &[(NodeId, NodeRole)],
+    placement: &[Placement],
+) -> Result<Applied, TableFault> {
     if cluster(tables)?.is_some() {
         return Ok(Err(Refused::AlreadyFormed));
+    }
+    if roles.iter().filter(|(_, role)| *role == NodeRole::Witness).count() > 1 {
+        return Ok(Err(Refused::SecondWitness));
+    }
+    for (node, role) in roles {
+        members::put_role(tables, *node, *role)?;
     }
     put(tables, vec![record::CLUSTER], formed)?;
     for row in nodes {
@@ -220,7 +249,7 @@ fn delete_account(tables: &mut Overlay<'_>, id: AccountId, uid_validity_floor: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Copies, Joining, accounts, copies, nodes, placement};
+    use crate::{AloneStep, Copies, Joining, accounts, copies, nodes, placement};
     use parliament_ids::GroupId;
     use parliament_mailbox_state::MemoryTables;
 
@@ -263,6 +292,89 @@ mod tests {
     fn nothing_before_the_cluster_is_formed() {
         let mut machine = Machine(MemoryTables::new());
         assert_eq!(machine.add(&["a@b"]), Err(Refused::NotFormed));
+    }
+
+    fn with_witness() -> Machine {
+        let mut machine = Machine(MemoryTables::new());
+        let row = |id| NodeRecord {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: String::new(),
+            disk: [id as u8; 16],
+            boot: Boot(1),
+            peer_address: "a".into(),
+            imap_address: String::new(),
+        };
+        let placement = (0..2).map(|group| Placement { group: GroupId(group), voters: (1..=3).map(NodeId).collect() }).collect();
+        let form = Command::FormWith {
+            cluster: ClusterRecord { id: [7; 16], name: "demo".into(), groups: 1 },
+            nodes: (1..=3).map(row).collect(),
+            roles: vec![(NodeId(1), NodeRole::Data), (NodeId(3), NodeRole::Witness)],
+            placement,
+        };
+        assert_eq!(machine.run(&form), Ok(Reply::Done));
+        assert_eq!(machine.run(&form), Err(Refused::AlreadyFormed));
+        machine
+    }
+
+    #[test]
+    fn one_data_node_serves_alone_until_the_other_has_everything() {
+        let mut machine = with_witness();
+        let step = |machine: &mut Machine, version, step| machine.run(&Command::Alone { version: AloneVersion(version), step });
+        let (one, two) = (AloneStep::Begin(NodeId(1)), AloneStep::Begin(NodeId(2)));
+        for nobody in [NodeId(3), NodeId(4)] {
+            assert_eq!(step(&mut machine, 0, AloneStep::Begin(nobody)), Err(Refused::NotAlone), "it has no bodies");
+        }
+        assert_eq!(step(&mut machine, 0, AloneStep::End), Err(Refused::NotAlone));
+        assert_eq!(step(&mut machine, 0, one), Ok(Reply::Done));
+        assert_eq!(step(&mut machine, 0, two), Err(Refused::StaleAlone { version: AloneVersion(1) }), "decided on old facts");
+        assert_eq!(step(&mut machine, 1, two), Err(Refused::NotAlone), "it lacks what the first took alone");
+        assert_eq!(step(&mut machine, 1, AloneStep::Over), Err(Refused::NotAlone), "not before the witness waits for both again");
+        assert_eq!(step(&mut machine, 1, AloneStep::End), Ok(Reply::Done));
+        assert_eq!(step(&mut machine, 2, two), Err(Refused::NotAlone), "nor while it is found out what it lacks");
+        assert_eq!(step(&mut machine, 2, one), Ok(Reply::Done), "it went away again");
+        assert_eq!(step(&mut machine, 2, AloneStep::Over), Err(Refused::StaleAlone { version: AloneVersion(3) }));
+        assert_eq!(step(&mut machine, 3, AloneStep::End), Ok(Reply::Done));
+        assert_eq!(step(&mut machine, 4, AloneStep::Over), Ok(Reply::Done));
+        assert_eq!(step(&mut machine, 5, two), Ok(Reply::Done));
+        let now = crate::alone(&machine.0).unwrap();
+        assert_eq!((now.version, now.node, now.ending), (AloneVersion(6), Some(NodeId(2)), false));
+        let mut without = Machine::formed();
+        assert_eq!(step(&mut without, 0, one), Err(Refused::NotAlone), "there is no witness");
+    }
+
+    #[test]
+    fn roles_are_given_once_and_there_is_one_witness() {
+        let mut machine = with_witness();
+        let join = |machine: &mut Machine, name: &str, role| {
+            machine.run(&Command::Invite { hash: [3; 32], expires: 9, time: 1 }).unwrap();
+            let joining = Joining {
+                invite: [3; 32],
+                name: name.into(),
+                zone: String::new(),
+                disk: [name.as_bytes()[1]; 16],
+                peer_address: "a".into(),
+                imap_address: String::new(),
+            };
+            machine.run(&Command::AddNodeAs { joining, role, time: 2 })
+        };
+        assert_eq!(join(&mut machine, "n4", NodeRole::Witness), Err(Refused::SecondWitness));
+        assert_eq!(join(&mut machine, "n4", NodeRole::Copy), Ok(Reply::Node(NodeId(4))));
+        assert_eq!(join(&mut machine, "n4", NodeRole::Frontend), Err(Refused::Removed), "the same disk in another role");
+        assert_eq!(join(&mut machine, "n5", NodeRole::Frontend), Ok(Reply::Node(NodeId(5))));
+        let row = |group, version, voters: &[u64]| Command::SetPlacement {
+            row: Copies { group: GroupId(group), version, voters: voters.iter().copied().map(NodeId).collect(), ..Copies::default() },
+        };
+        assert_eq!(machine.run(&row(1, 1, &[1, 2, 4])), Err(Refused::WrongRole));
+        assert_eq!(machine.run(&row(0, 1, &[1, 2, 3, 5])), Err(Refused::WrongRole));
+        machine.run(&Command::SetNodeState { node: NodeId(3), state: NodeState::Lost }).unwrap();
+        assert_eq!(join(&mut machine, "n6", NodeRole::Witness), Ok(Reply::Node(NodeId(6))), "a lost one is replaced");
+        assert_eq!(crate::roles(&machine.0).unwrap().len(), 4);
+        assert_eq!(machine.run(&row(1, 1, &[1, 2, 6])), Ok(Reply::Done));
+        assert_eq!(machine.run(&row(0, 1, &[1, 2, 3, 6])), Ok(Reply::Done));
+        assert_eq!(machine.run(&row(0, 2, &[1, 2, 6])), Ok(Reply::Done));
+        assert_eq!(machine.run(&Command::RemoveNode { node: NodeId(3) }), Ok(Reply::Done));
+        assert_eq!(crate::roles(&machine.0).unwrap().len(), 3);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What a log entry of group 0 carries. Variants and fields are only ever added at the end: entries outlive programs.
 
+use crate::alone::AloneStep;
 use crate::members::{Copies, Joining, NodeState};
 use crate::node::{ClusterRecord, NodeRecord, Placement};
-use parliament_ids::{AccountId, Boot, GroupId, MoveId, NodeId};
+use parliament_ids::{AccountId, AloneVersion, Boot, GroupId, MoveId, NodeId, NodeRole};
 use serde::{Deserialize, Serialize};
 
 /// One log entry of group 0.
@@ -122,6 +123,33 @@ pub enum Command {
         account: AccountId,
         /// Which.
         move_id: MoveId,
+    },
+    /// As [`Command::Form`], of a cluster that has not only data nodes.
+    FormWith {
+        /// The cluster.
+        cluster: ClusterRecord,
+        /// Its first nodes.
+        nodes: Vec<NodeRecord>,
+        /// What they are for; data nodes may be left out. At most one witness.
+        roles: Vec<(NodeId, NodeRole)>,
+        /// Which nodes hold which group, one row per group from 0.
+        placement: Vec<Placement>,
+    },
+    /// As [`Command::AddNode`], of a node that is no data node: refused for a second witness.
+    AddNodeAs {
+        /// The node.
+        joining: Joining,
+        /// What it is for.
+        role: NodeRole,
+        /// UTC seconds from the proposer.
+        time: i64,
+    },
+    /// A data node serves alone beside the witness, or does no more.
+    Alone {
+        /// The record that this follows.
+        version: AloneVersion,
+        /// What changes.
+        step: AloneStep,
     },
 }
 

@@ -5,7 +5,7 @@
 use crate::apply::{Applied, Refused, Reply};
 use crate::node::{NodeRecord, cluster, node, nodes, placement};
 use crate::record::{self, all, get, key, put};
-use parliament_ids::{Boot, GroupId, NodeId};
+use parliament_ids::{Boot, GroupId, NodeId, NodeRole};
 use parliament_mailbox_state::{Overlay, TableFault, Tables};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +80,36 @@ pub fn node_state(tables: &dyn Tables, id: NodeId) -> Result<NodeState, TableFau
     Ok(get(tables, &key(record::STATE, &id.0.to_be_bytes()))?.unwrap_or_default())
 }
 
+/// What a node is for.
+///
+/// # Errors
+/// [`TableFault`] on damage.
+pub fn node_role(tables: &dyn Tables, id: NodeId) -> Result<NodeRole, TableFault> {
+    let row: Option<(NodeId, NodeRole)> = get(tables, &key(record::ROLE, &id.0.to_be_bytes()))?;
+    Ok(row.map(|(_, role)| role).unwrap_or_default())
+}
+
+/// The nodes that are no data nodes and were not removed.
+///
+/// # Errors
+/// [`TableFault`] on damage.
+pub fn roles(tables: &dyn Tables) -> Result<BTreeMap<NodeId, NodeRole>, TableFault> {
+    let mut rows = BTreeMap::new();
+    for (id, role) in all::<(NodeId, NodeRole)>(tables, record::ROLE)? {
+        if node_state(tables, id)? != NodeState::Removed {
+            rows.insert(id, role);
+        }
+    }
+    Ok(rows)
+}
+
+pub(crate) fn put_role(tables: &mut Overlay<'_>, id: NodeId, role: NodeRole) -> Result<(), TableFault> {
+    if role == NodeRole::Data {
+        return Ok(());
+    }
+    put(tables, key(record::ROLE, &id.0.to_be_bytes()), &(id, role))
+}
+
 /// All nodes that ever were, by id, with their states.
 ///
 /// # Errors
@@ -113,11 +143,11 @@ pub(crate) fn invite(tables: &mut Overlay<'_>, hash: [u8; 32], expires: i64, tim
     Ok(Ok(Reply::Done))
 }
 
-pub(crate) fn add_node(tables: &mut Overlay<'_>, joining: &Joining, time: i64) -> Result<Applied, TableFault> {
+pub(crate) fn add_node(tables: &mut Overlay<'_>, joining: &Joining, role: NodeRole, time: i64) -> Result<Applied, TableFault> {
     let known = members(tables)?;
     // A node that asks again, because the answer was lost, is answered as before, and a disk that was removed stays outside.
     if let Some((row, state)) = known.iter().find(|(row, _)| row.disk == joining.disk) {
-        let same = *state != NodeState::Removed && row.name == joining.name;
+        let same = *state != NodeState::Removed && row.name == joining.name && node_role(tables, row.id)? == role;
         return Ok(if same { Ok(Reply::Node(row.id)) } else { Err(Refused::Removed) });
     }
     let mut open: Vec<([u8; 32], i64)> = get(tables, &[record::INVITES])?.unwrap_or_default();
@@ -129,6 +159,13 @@ pub(crate) fn add_node(tables: &mut Overlay<'_>, joining: &Joining, time: i64) -
     let present = || known.iter().filter(|(_, state)| *state != NodeState::Removed);
     if present().any(|(row, _)| row.name == joining.name) {
         return Ok(Err(Refused::NameTaken));
+    }
+    // One that is given up for dead is replaced by the next.
+    let lives = |id: NodeId| node_state(tables, id).map(|state| state != NodeState::Lost);
+    for (id, _) in roles(tables)?.into_iter().filter(|(_, known)| *known == NodeRole::Witness && role == NodeRole::Witness) {
+        if lives(id)? {
+            return Ok(Err(Refused::SecondWitness));
+        }
     }
     let texts = [&joining.name, &joining.zone, &joining.peer_address, &joining.imap_address];
     if present().count() >= NODES_MAX || joining.name.is_empty() || texts.iter().any(|text| text.len() > NAME_BYTES_MAX) {
@@ -147,6 +184,7 @@ pub(crate) fn add_node(tables: &mut Overlay<'_>, joining: &Joining, time: i64) -
         imap_address: joining.imap_address.clone(),
     };
     put(tables, key(record::NODE, &id.0.to_be_bytes()), &row)?;
+    put_role(tables, id, role)?;
     // An invitation is for one node.
     put(tables, vec![record::INVITES], &open)?;
     Ok(Ok(Reply::Node(id)))
@@ -207,6 +245,11 @@ pub(crate) fn set_placement(tables: &mut Overlay<'_>, row: &Copies) -> Result<Ap
         return Ok(Err(Refused::Limit));
     }
     for id in holders {
+        let role = node_role(tables, id)?;
+        let votes = if row.group == GroupId::CLUSTER { role.votes_in_group_0() } else { matches!(role, NodeRole::Data | NodeRole::Witness) };
+        if !votes {
+            return Ok(Err(Refused::WrongRole));
+        }
         if node(tables, id)?.is_none() || node_state(tables, id)? == NodeState::Removed {
             return Ok(Err(Refused::NoSuchNode));
         }

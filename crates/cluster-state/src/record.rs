@@ -21,6 +21,10 @@ pub(crate) const MOVES: u8 = b'V';
 pub(crate) const OPEN_MOVES: u8 = b'W';
 /// The number of the last move of all.
 pub(crate) const LAST_MOVE: u8 = b'X';
+/// Roles of nodes that are no data nodes.
+pub(crate) const ROLE: u8 = b'R';
+/// Which data node serves alone.
+pub(crate) const ALONE: u8 = b'L';
 
 /// The version of every record's value.
 const VERSION: u8 = 1;

@@ -7,12 +7,14 @@ pub mod limits;
 mod name;
 mod network;
 mod rights;
+mod role;
 mod uid_set;
 
 pub use flags::{FlagSet, Keyword, KeywordError, SystemFlags};
 pub use name::{MailboxName, NameError};
 pub use network::{Network, NotANetwork};
 pub use rights::Rights;
+pub use role::{NoSuchRole, NodeRole};
 pub use uid_set::{UidSet, UidSetIter};
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ counter!(/// How many times a node has started (its *node epoch*). Persisted bef
     Boot(u64));
 id!(/// A version of the list of group 0's voters, whose promises of support count; +1 at each change of their row in the placement.
     VotersVersion(u64));
+counter!(/// A version of the record that says which data node serves alone beside a witness.
+    AloneVersion(u64));
 id!(/// A Raft group. Group 0 holds the cluster's own state, groups 1…G hold users.
     GroupId(u32));
 id!(/// An account, made in group 0, immutable, never reused.
