@@ -160,6 +160,27 @@ fn clusters() -> Vec<cluster::Command> {
         cluster::Command::StopMove { account: AccountId(5), move_id: MoveId(300), why: "w".into() },
         cluster::Command::MoveArrived { account: AccountId(5), move_id: MoveId(300) },
         cluster::Command::EndMove { account: AccountId(5), move_id: MoveId(300) },
+        cluster::Command::FormWith {
+            cluster: cluster::ClusterRecord { id: [5; 16], name: "c".into(), groups: 8 },
+            nodes: Vec::new(),
+            roles: NodeRole::ALL.into_iter().zip(1..).map(|(role, id)| (NodeId(id), role)).collect(),
+            placement: Vec::new(),
+        },
+        cluster::Command::AddNodeAs {
+            joining: cluster::Joining {
+                invite: [7; 32],
+                name: "w".into(),
+                zone: "z".into(),
+                disk: [8; 16],
+                peer_address: "w:7400".into(),
+                imap_address: String::new(),
+            },
+            role: NodeRole::Witness,
+            time: 1_700_000_001,
+        },
+        cluster::Command::Alone { version: AloneVersion(0), step: cluster::AloneStep::Begin(NodeId(2)) },
+        cluster::Command::Alone { version: AloneVersion(1), step: cluster::AloneStep::End },
+        cluster::Command::Alone { version: AloneVersion(2), step: cluster::AloneStep::Over },
     ]
 }
 

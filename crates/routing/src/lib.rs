@@ -1,6 +1,7 @@
 //! Pure policy: who supports whom, and where a request is served. No clock: times are milliseconds of the caller's
 //! boot-time clock (which counts suspends), given as values.
 
+pub mod alone;
 mod clock_rate;
 mod placement;
 mod promise;

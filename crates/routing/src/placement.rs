@@ -1,10 +1,12 @@
 //! Which nodes should hold which groups, when nodes come and go: the next steps from where things stand. Nothing is remembered
 //! between two calls, so whoever asks next goes on from there.
 //!
+//! Copies are kept by data nodes. Where there are just two of them, a witness votes beside them in place of a third copy.
+//!
 //! In the order of importance: copies leave nodes that give theirs away; no group has fewer copies than wanted; copies of a group
 //! lie in different zones; copies are spread evenly. A copy is made before one goes, and none goes while too few would be left.
 
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{GroupId, NodeId, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node, as the planner sees it.
@@ -14,6 +16,8 @@ pub struct Seat {
     pub id: NodeId,
     /// Its zone; nodes of one zone may die together.
     pub zone: String,
+    /// What it is for.
+    pub role: NodeRole,
     /// False when it gives its copies away (draining, or given up for dead).
     pub takes: bool,
     /// True when it answers: new copies are begun only where they can be made.
@@ -50,8 +54,10 @@ const fn odd(n: usize) -> usize {
 struct Table<'a> {
     seats: BTreeMap<NodeId, &'a Seat>,
     load: BTreeMap<NodeId, usize>,
-    /// Copies that every group has at least.
+    /// Copies that every group has at least, the witness's vote included.
     floor: usize,
+    /// The witness that votes beside two data nodes.
+    witness: Option<NodeId>,
 }
 
 impl<'a> Table<'a> {
@@ -62,15 +68,22 @@ impl<'a> Table<'a> {
                 *load.entry(*id).or_default() += 1;
             }
         }
+        let data = || seats.iter().filter(|seat| seat.role == NodeRole::Data);
         // Nodes that give their copies away count: to drain one is no reason to keep fewer copies.
-        let floor = replication.min(odd(seats.len())).max(1);
-        Self { seats: seats.iter().map(|seat| (seat.id, seat)).collect(), load, floor }
+        let copies = replication.min(odd(data().count())).max(1);
+        let witness = seats.iter().find(|seat| seat.role == NodeRole::Witness && seat.takes).map(|seat| seat.id);
+        let witness = witness.filter(|_| replication >= 3 && data().count() >= 2 && data().filter(|seat| seat.takes).count() <= 2);
+        // Without its witness a pair waits for the next one as a pair: nothing it has is thrown away meanwhile.
+        let pair = data().count() >= 2 && replication >= 3 && seats.iter().any(|seat| seat.role == NodeRole::Witness);
+        let floor = if witness.is_some() { 3 } else { copies.max(if pair { 2 } else { 1 }) };
+        Self { seats: seats.iter().map(|seat| (seat.id, seat)).collect(), load, floor, witness }
     }
     fn load(&self, id: NodeId) -> usize {
         self.load.get(&id).copied().unwrap_or(0)
     }
     fn takes(&self, id: NodeId) -> bool {
-        self.seats.get(&id).is_some_and(|seat| seat.takes)
+        let takes = |seat: &&Seat| seat.takes && (seat.role == NodeRole::Data || self.witness == Some(id));
+        self.seats.get(&id).is_some_and(|seat| takes(&seat))
     }
     fn zone(&self, id: NodeId) -> &str {
         self.seats.get(&id).map_or("", |seat| seat.zone.as_str())
@@ -82,10 +95,19 @@ impl<'a> Table<'a> {
         self.zones(ids.iter().copied().filter(|id| *id != without))
     }
 
-    /// The best node for one more copy beside `present`: of a new zone first, the least loaded next.
+    /// Data nodes that could take one more copy beside `present`.
+    fn free(&self, present: &[NodeId]) -> impl Iterator<Item = &&'a Seat> {
+        self.seats.values().filter(move |seat| seat.role == NodeRole::Data && seat.takes && seat.up && !present.contains(&seat.id))
+    }
+
+    /// The best node for one more copy beside `present`: of a new zone first, the least loaded next; the witness once two data nodes have one.
     fn candidate(&self, present: &[NodeId]) -> Option<NodeId> {
         let zones: BTreeSet<&str> = present.iter().map(|id| self.zone(*id)).collect();
-        let free = self.seats.values().filter(|seat| seat.takes && seat.up && !present.contains(&seat.id));
+        let witness = self.witness.filter(|id| present.len() == 2 && !present.contains(id) && self.seats[id].up);
+        if witness.is_some() {
+            return witness;
+        }
+        let free = self.free(present);
         free.min_by_key(|seat| (zones.contains(seat.zone.as_str()), self.load(seat.id), seat.id)).map(|seat| seat.id)
     }
 
@@ -117,6 +139,11 @@ impl<'a> Table<'a> {
     fn surplus(&self, row: &Row) -> Vec<NodeId> {
         let staying: Vec<NodeId> = row.voters.iter().copied().filter(|id| self.takes(*id)).collect();
         let giving: Vec<NodeId> = row.voters.iter().copied().filter(|id| !self.takes(*id)).collect();
+        // Before the next witness comes: with two of them, no majority would be sure to have two nodes with bodies.
+        let witness = giving.iter().find(|id| self.seats.get(id).is_some_and(|seat| seat.role == NodeRole::Witness && !seat.takes));
+        if let Some(witness) = witness.filter(|_| staying.len() >= 2) {
+            return vec![*witness];
+        }
         if staying.len() < self.floor {
             return Vec::new();
         }
@@ -133,11 +160,11 @@ impl<'a> Table<'a> {
 
     /// A copy that would lie better elsewhere: where a zone is missing, or where there are at least two copies less.
     fn better(&self, row: &Row) -> Option<NodeId> {
-        if row.voters.iter().any(|id| !self.takes(*id)) || row.voters.len() != self.floor {
+        if self.witness.is_some() || row.voters.iter().any(|id| !self.takes(*id)) || row.voters.len() != self.floor {
             return None;
         }
         let zones = self.zones(row.voters.iter().copied());
-        let free = self.seats.values().filter(|seat| seat.takes && seat.up && !row.voters.contains(&seat.id));
+        let free = self.free(&row.voters);
         let gain = |to: NodeId| {
             let mut grown = row.voters.clone();
             grown.push(to);
@@ -211,18 +238,19 @@ fn finished(row: &Row) -> Row {
 }
 
 /// A leadership that should move: from a node that leads more than half as much again as its share to the voter that leads least.
-/// `leads` tells each group's leader and the voters that could lead it.
+/// `led` tells each group's leader and the voters that could lead it.
 #[must_use]
-pub fn lead(seats: &[Seat], leads: &[(GroupId, NodeId, Vec<NodeId>)]) -> Option<(GroupId, NodeId)> {
-    let active = seats.iter().filter(|seat| seat.takes && seat.up).count();
-    let mut count: BTreeMap<NodeId, usize> = seats.iter().filter(|seat| seat.takes && seat.up).map(|seat| (seat.id, 0)).collect();
-    for (_, leader, _) in leads {
+pub fn lead(seats: &[Seat], led: &[(GroupId, NodeId, Vec<NodeId>)]) -> Option<(GroupId, NodeId)> {
+    let leads = |seat: &Seat| seat.takes && seat.up && seat.role == NodeRole::Data;
+    let active = seats.iter().filter(|seat| leads(seat)).count();
+    let mut count: BTreeMap<NodeId, usize> = seats.iter().filter(|seat| leads(seat)).map(|seat| (seat.id, 0)).collect();
+    for (_, leader, _) in led {
         *count.entry(*leader).or_default() += 1;
     }
-    let too_many = |n: usize| 2 * n * active > 3 * leads.len();
+    let too_many = |n: usize| 2 * n * active > 3 * led.len();
     let mut moves =
-        leads.iter().filter(|(_, leader, _)| count.get(leader).is_some_and(|n| too_many(*n))).filter_map(|(group, from, voters)| {
-            let able = voters.iter().copied().filter(|id| id != from && seats.iter().any(|seat| seat.id == *id && seat.takes && seat.up));
+        led.iter().filter(|(_, leader, _)| count.get(leader).is_some_and(|n| too_many(*n))).filter_map(|(group, from, voters)| {
+            let able = voters.iter().copied().filter(|id| id != from && seats.iter().any(|seat| seat.id == *id && leads(seat)));
             let to = able.min_by_key(|id| (count.get(id).copied().unwrap_or(0), *id))?;
             let (most, least) = (count.get(from).copied()?, count.get(&to).copied().unwrap_or(0));
             (least + 2 <= most).then_some((*group, to))
@@ -235,7 +263,7 @@ mod tests {
     use super::*;
 
     fn seat(id: u64, zone: &str) -> Seat {
-        Seat { id: NodeId(id), zone: zone.into(), takes: true, up: true }
+        Seat { id: NodeId(id), zone: zone.into(), role: NodeRole::Data, takes: true, up: true }
     }
     fn seats(n: u64) -> Vec<Seat> {
         (1..=n).map(|id| seat(id, &format!("z{id}"))).collect()
@@ -252,7 +280,8 @@ mod tests {
 
     /// Carries out plans until none is left, checking what must hold on the way; how many copies were made.
     fn settle(seats: &[Seat], rows: &mut [Row], replication: usize) -> usize {
-        let floor = replication.min(odd(seats.len()));
+        let data = seats.iter().filter(|seat| seat.role == NodeRole::Data).count();
+        let floor = replication.min(odd(data));
         let mut made = 0;
         for _ in 0..1000 {
             let changes = plan(seats, rows, replication, 2);
@@ -338,6 +367,73 @@ mod tests {
         let mut rows = [row(1, &[1])];
         assert_eq!(settle(&two, &mut rows, 3), 1);
         assert_eq!(rows[0].voters, ids(&[2]));
+    }
+
+    /// Two data nodes and a witness, which is node 3.
+    fn witnessed() -> Vec<Seat> {
+        let mut seats = seats(3);
+        seats[2].role = NodeRole::Witness;
+        seats
+    }
+
+    #[test]
+    fn a_witness_votes_beside_two_data_nodes_and_leaves_when_there_is_a_third() {
+        let mut seats = witnessed();
+        let mut rows = three_everywhere(4);
+        assert_eq!(plan(&seats, &rows, 3, 2), []);
+        seats.push(seat(4, "z4"));
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 2, 4])), "{rows:?}");
+        seats[1].takes = false;
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 4, 3])), "one was drained: {rows:?}");
+        let mut one_copy = [row(1, &[1])];
+        settle(&witnessed(), &mut one_copy, 3);
+        assert_eq!(one_copy[0].voters, ids(&[1, 2, 3]), "a cluster of one node grew");
+    }
+
+    #[test]
+    fn a_lost_data_node_is_replaced_beside_the_witness() {
+        let mut seats = witnessed();
+        let mut rows = three_everywhere(4);
+        seats[1].takes = false;
+        seats[1].up = false;
+        assert_eq!(plan(&seats, &rows, 3, 2), [], "there is nobody in its place yet");
+        seats.push(seat(4, "z4"));
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 3, 4])), "{rows:?}");
+    }
+
+    #[test]
+    fn a_lost_witness_leaves_a_pair_and_is_replaced() {
+        let mut seats = witnessed();
+        let mut rows = three_everywhere(4);
+        seats[2].takes = false;
+        seats[2].up = false;
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 2])), "both disks are kept: {rows:?}");
+        seats.push(Seat { role: NodeRole::Witness, ..seat(4, "z4") });
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 2, 4])), "{rows:?}");
+        seats.remove(2);
+        assert_eq!(plan(&seats, &rows, 3, 2), []);
+    }
+
+    #[test]
+    fn nodes_without_mail_get_none() {
+        let mut seats = seats(5);
+        seats[3].role = NodeRole::Frontend;
+        seats[4].role = NodeRole::Copy;
+        let mut rows = three_everywhere(4);
+        assert_eq!(plan(&seats, &rows, 3, 2), []);
+        seats[2].takes = false;
+        settle(&seats, &mut rows, 3);
+        assert!(rows.iter().all(|row| row.voters == ids(&[1, 2, 3])), "there is no room elsewhere: {rows:?}");
+        let all = ids(&[1, 2, 3]);
+        let led: Vec<_> = (0..4).map(|n| (GroupId(n), NodeId(1), all.clone())).collect();
+        let mut leading = witnessed();
+        leading[1].up = false;
+        assert_eq!(lead(&leading, &led), None, "a witness never leads");
     }
 
     #[test]
