@@ -5,6 +5,7 @@ use crate::snapshots::{SnapshotDir, SnapshotFile};
 use crate::state_machine::StateMachine;
 use crate::types::{TypeConfig, Vote};
 use crate::wire::{self, AppendAnswer, Head, Lane};
+use crate::witness::{self, Permit, Witnessing};
 use crate::{CodecError, WINDOW_MESSAGES, lock};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -34,6 +35,9 @@ pub enum Refusal {
     /// More unanswered append frames than the window allows: close the connection.
     #[error("append window exceeded")]
     Flooded,
+    /// A witness never leads.
+    #[error("this node is a witness")]
+    Witness,
     /// The snapshot file cannot be used.
     #[error("snapshot: {0}")]
     Snapshot(String),
@@ -45,6 +49,8 @@ pub(crate) struct Hosted {
     pub(crate) raft: Raft,
     pub(crate) gate: Arc<dyn BodyGate>,
     pub(crate) snapshots: Arc<SnapshotDir>,
+    /// On a node without bodies: what stands in the gate's place.
+    pub(crate) witness: Option<Witnessing>,
 }
 
 /// All groups of this node, as seen by its peers. The transport calls it from any runtime.
@@ -84,6 +90,7 @@ impl Inbound {
                 let answer = raft.pre_vote(candidates_own(peer, wire::decode_vote_request(request)?)?).await.map_err(|_| stopped)?;
                 Ok(wire::encode_vote_response(&answer))
             }
+            CallKind::TransferLeader if self.hosted(group)?.witness.is_some() => Err(Refusal::Witness),
             CallKind::TransferLeader => {
                 let answer = raft.handle_transfer_leader(wire::decode_transfer_request(request)?).await.map_err(|_| stopped)?;
                 Ok(wire::encode_transfer_response(&answer))
@@ -158,9 +165,12 @@ impl Connection {
         if request.vote.leader_id.voted_for != self.peer.0 || !request.vote.committed {
             return Err(Refusal::Garbled(CodecError { what: "append", why: "not sent by a leader" }));
         }
-        if let Err(refusal) = self.inbound.hosted(group) {
-            answer(wire::encode_append_answer(head, &AppendAnswer::Refused(refusal.to_string())));
-            return Ok(());
+        match self.inbound.hosted(group) {
+            Ok(hosted) => hosted.witness.iter().for_each(|witness| witness.hear(&request)),
+            Err(refusal) => {
+                answer(wire::encode_append_answer(head, &AppendAnswer::Refused(refusal.to_string())));
+                return Ok(());
+            }
         }
         let mut lanes = lock(&self.lanes);
         let lane = lanes.entry((group, head.lane.index())).or_insert_with(|| self.start_lane(group, head.lane));
@@ -185,12 +195,15 @@ struct AppendSession {
 }
 
 /// A message on its way through the gate: it comes out, or the reason why not.
-type Gating = BoxFuture<'static, Result<AppendEntriesRequest<TypeConfig>, String>>;
+type Gating = BoxFuture<'static, Gated>;
+type Gated = Result<(AppendEntriesRequest<TypeConfig>, Option<Permit>), String>;
 
 /// Whom an answer goes to.
 struct Waiter {
     seq: u64,
     answer: Answer,
+    /// A witness lets it run ahead, which is over when this is answered.
+    _permit: Option<Permit>,
 }
 
 /// Serves one lane of one group on one connection: one message at a time through the gate, up to a window in openraft.
@@ -207,7 +220,7 @@ struct LaneTask {
 
 enum LaneEvent {
     Request(Option<Queued>),
-    Gated(Result<AppendEntriesRequest<TypeConfig>, String>),
+    Gated(Gated),
     Result(Option<Result<StreamAppendResult<TypeConfig>, Fatal<TypeConfig>>>),
 }
 
@@ -223,7 +236,7 @@ impl LaneTask {
             };
             match event {
                 LaneEvent::Request(None) => return,
-                LaneEvent::Request(Some(Queued { seq, request, answer })) => self.take(Waiter { seq, answer }, request),
+                LaneEvent::Request(Some(Queued { seq, request, answer })) => self.take(Waiter { seq, answer, _permit: None }, request),
                 LaneEvent::Gated(gated) => {
                     if let Some((waiter, _)) = self.gating.take() {
                         self.gated(waiter, gated);
@@ -238,20 +251,24 @@ impl LaneTask {
         let Ok(hosted) = self.inbound.hosted(self.group) else {
             return self.refuse(waiter, &Refusal::NotRunning(self.group).to_string());
         };
+        if hosted.witness.is_some() {
+            self.gating = Some((waiter, pass_witness(hosted, self.peer, request).boxed()));
+            return;
+        }
         match gate_request(&request, self.peer) {
             None => self.append(waiter, request),
             Some(needed) => self.gating = Some((waiter, pass_gate(hosted, request, needed).boxed())),
         }
     }
 
-    fn gated(&mut self, waiter: Waiter, gated: Result<AppendEntriesRequest<TypeConfig>, String>) {
+    fn gated(&mut self, waiter: Waiter, gated: Gated) {
         match gated {
-            Ok(request) => self.append(waiter, request),
+            Ok((request, permit)) => self.append(Waiter { _permit: permit, ..waiter }, request),
             Err(reason) => {
                 self.refuse(waiter, &reason);
                 // What is queued behind it builds on it.
                 while let Ok(Queued { seq, answer, .. }) = self.requests.try_recv() {
-                    self.refuse(Waiter { seq, answer }, &reason);
+                    self.refuse(Waiter { seq, answer, _permit: None }, &reason);
                 }
             }
         }
@@ -306,7 +323,7 @@ async fn next_result(session: &mut Option<AppendSession>) -> Option<Result<Strea
     }
 }
 
-async fn next_gated(gating: &mut Option<(Waiter, Gating)>) -> Result<AppendEntriesRequest<TypeConfig>, String> {
+async fn next_gated(gating: &mut Option<(Waiter, Gating)>) -> Gated {
     match gating {
         Some((_, gate)) => gate.await,
         None => std::future::pending().await,
@@ -328,17 +345,24 @@ fn gate_request(request: &AppendEntriesRequest<TypeConfig>, source: NodeId) -> O
 }
 
 /// Waits for the bodies. A vote above the sender's ends the wait: openraft then refuses the message, whatever it holds.
-async fn pass_gate(
-    hosted: Arc<Hosted>,
-    request: AppendEntriesRequest<TypeConfig>,
-    needed: GateRequest,
-) -> Result<AppendEntriesRequest<TypeConfig>, String> {
+async fn pass_gate(hosted: Arc<Hosted>, request: AppendEntriesRequest<TypeConfig>, needed: GateRequest) -> Gated {
     tokio::select! {
         outcome = hosted.gate.gate(hosted.group, needed) => match outcome {
-            GateOutcome::Open => Ok(request),
+            GateOutcome::Open => Ok((request, None)),
             GateOutcome::Closed(reason) => Err(reason),
         },
-        () = superseded(&hosted.raft, request.vote) => Ok(request),
+        () = superseded(&hosted.raft, request.vote) => Ok((request, None)),
+    }
+}
+
+/// A witness waits likewise, for other things.
+async fn pass_witness(hosted: Arc<Hosted>, source: NodeId, request: AppendEntriesRequest<TypeConfig>) -> Gated {
+    let Some(witnessing) = &hosted.witness else { return Err("this node is no witness".into()) };
+    let (vote, moot) = (request.vote, AppendEntriesRequest { entries: Vec::new(), ..request.clone() });
+    tokio::select! {
+        outcome = witness::pass(&hosted, witnessing, source, request) => outcome,
+        // openraft refuses it for its vote; what it carried does not matter.
+        () = superseded(&hosted.raft, vote) => Ok((moot, None)),
     }
 }
 

@@ -31,6 +31,7 @@ mod state_machine;
 mod tests;
 mod types;
 mod wire;
+mod witness;
 
 pub use codec::CodecError;
 pub use config::{NodeConfig, SnapshotPolicy, Timing};
@@ -43,6 +44,7 @@ pub use set::{GroupSet, Ports};
 pub use snapshots::{SnapshotFile, put_snapshots_aside};
 pub use start::{GroupStart, StartError};
 pub use types::{BODIES_PER_COMMAND_MAX, Command, LogId, NodeInfo, SnapshotMeta};
+pub use witness::WitnessRule;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

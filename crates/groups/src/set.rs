@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::network::Network;
 use crate::start::{self, GroupStart, StartError};
 use crate::state_machine::{Core, StateMachine};
+use crate::witness::Witnessing;
 use openraft::Config;
 use parliament_ids::{GroupId, NodeId};
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ struct Running {
 pub struct GroupSet {
     config: NodeConfig,
     raft_config: Arc<Config>,
+    follower_config: Arc<Config>,
     ports: Ports,
     inbound: Arc<Inbound>,
     executor: Arc<Executor>,
@@ -71,8 +73,10 @@ impl GroupSet {
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(Duration::from_secs(5));
         })?;
+        let follower_config = Arc::new(Config { enable_elect: false, ..(*raft_config).clone() });
         Ok(Self {
             raft_config,
+            follower_config,
             ports,
             inbound: Arc::new(Inbound::new(handle.clone())),
             executor: Arc::new(Executor::start(config.apply_threads)?),
@@ -106,13 +110,15 @@ impl GroupSet {
         if lock(&self.groups).contains_key(&group) {
             return Err(StartError::Running(group));
         }
-        let gate = start.gate.clone();
+        let (gate, witness) = (start.gate.clone(), start.witness.clone());
         let prepared = tokio::task::spawn_blocking(move || start::open(start, machine)).await.map_err(io::Error::other)??;
         prepared.settle().await?;
         let core = prepared.core.clone();
         let network = Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone());
         let machine = StateMachine::new(core.clone(), self.executor.clone(), self.builds.clone());
-        let (node, raft_config, log) = (self.config.node.0, self.raft_config.clone(), prepared.log);
+        let (node, log) = (self.config.node.0, prepared.log);
+        // A witness never stands for election.
+        let raft_config = if witness.is_some() { self.follower_config.clone() } else { self.raft_config.clone() };
         let raft = self.runtime.spawn(async move { Raft::new(node, raft_config, network, log, machine).await });
         let raft = raft.await.map_err(|_| StartError::Stopping)?.map_err(|e| StartError::Consensus(e.to_string()))?;
         let caretaker = Caretaker {
@@ -123,7 +129,8 @@ impl GroupSet {
             flush_interval: Duration::from_millis(self.config.flush_interval),
         };
         let care = self.runtime.spawn(caretaker.run());
-        self.inbound.insert(Hosted { group, raft: raft.clone(), gate: gate.clone(), snapshots: core.snapshots.clone() });
+        let witness = witness.map(Witnessing::new);
+        self.inbound.insert(Hosted { group, raft: raft.clone(), gate: gate.clone(), snapshots: core.snapshots.clone(), witness });
         let inner = GroupInner {
             group,
             node: self.config.node,

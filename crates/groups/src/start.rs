@@ -6,6 +6,7 @@ use crate::machine::AnyMachine;
 use crate::records::{Applied, encode_log_id};
 use crate::snapshots::{SnapshotDir, describe};
 use crate::state_machine::Core;
+use crate::witness::WitnessRule;
 use openraft::ConfigError;
 use parliament_ids::GroupId;
 use parliament_journal::GroupLog;
@@ -26,6 +27,8 @@ pub struct GroupStart {
     pub tables: Opened,
     /// The body store's gate.
     pub gate: Arc<dyn BodyGate>,
+    /// On a node without bodies: what it acknowledges (rule 5), in place of the gate.
+    pub witness: Option<Arc<WitnessRule>>,
     /// A snapshot file fetched from a peer after [`StartError::SnapshotNeeded`]; kept by the group. On the file system of `dir`.
     pub rescue: Option<PathBuf>,
 }

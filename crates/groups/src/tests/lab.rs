@@ -215,6 +215,8 @@ pub(super) struct Lab {
     pub(super) shelves: BTreeMap<NodeId, Arc<Shelf>>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) policy: SnapshotPolicy,
+    /// The node without bodies, if there is one, and its rule.
+    witness: Option<(NodeId, Arc<WitnessRule>)>,
 }
 
 pub(super) fn info(node: NodeId) -> NodeInfo {
@@ -228,6 +230,16 @@ impl Lab {
     }
 
     pub(super) async fn three_with(policy: SnapshotPolicy) -> Self {
+        Self::found(policy, None).await
+    }
+
+    /// Nodes 1 and 2 with bodies, node 3 without.
+    pub(super) async fn two_and_witness() -> (Self, Arc<WitnessRule>) {
+        let rule = Arc::new(WitnessRule::default());
+        (Self::found(SnapshotPolicy::default(), Some((NodeId(3), rule.clone()))).await, rule)
+    }
+
+    async fn found(policy: SnapshotPolicy, witness: Option<(NodeId, Arc<WitnessRule>)>) -> Self {
         // RUST_LOG shows what happens in a test that fails.
         let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
         let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
@@ -237,11 +249,14 @@ impl Lab {
             shelves: nodes.iter().map(|n| (*n, Arc::default())).collect(),
             nodes: BTreeMap::new(),
             policy,
+            witness,
         };
         for node in &nodes {
             lab.start(*node).await;
         }
-        lab.nodes[&NodeId(1)].group.initialize(nodes.iter().map(|n| (*n, info(*n))).collect()).await.unwrap();
+        let is_witness = |node: &NodeId| lab.witness.as_ref().is_some_and(|(witness, _)| witness == node);
+        let members = nodes.iter().map(|n| (*n, NodeInfo { witness: is_witness(n), ..info(*n) })).collect();
+        lab.nodes[&NodeId(1)].group.initialize(members).await.unwrap();
         lab
     }
 
@@ -276,7 +291,8 @@ impl Lab {
         let set = GroupSet::new(config, Ports { peers: Arc::new(ChannelPeers { me: node, net: self.net.clone() }) })?;
         let journal = Journal::open(journal_options(&self.folder(node).join("journal"))).unwrap();
         let toy = Arc::new(Toy::default());
-        let start = group_start(&self.folder(node), &journal, GROUP, self.shelves[&node].clone(), rescue);
+        let mut start = group_start(&self.folder(node), &journal, GROUP, self.shelves[&node].clone(), rescue);
+        start.witness = self.witness.iter().find(|(witness, _)| *witness == node).map(|(_, rule)| rule.clone());
         let group = match set.start(start, toy.clone()).await {
             Ok(group) => group,
             Err(error) => {
@@ -374,5 +390,5 @@ pub(super) fn group_start(
     std::fs::create_dir_all(&dir).unwrap();
     let options = TableOptions { cache_bytes: 1 << 20, ..TableOptions::default() };
     let tables = GroupTables::open(&dir.join("tables"), &options).unwrap();
-    GroupStart { group, dir, log: journal.group(group), tables, gate, rescue }
+    GroupStart { group, dir, log: journal.group(group), tables, gate, witness: None, rescue }
 }

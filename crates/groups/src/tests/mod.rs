@@ -5,3 +5,4 @@ mod lab;
 mod many;
 mod mend;
 mod suite;
+mod witness;
