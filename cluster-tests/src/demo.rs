@@ -31,11 +31,13 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Raft groups; the program's default when `None`.
     pub groups: Option<u32>,
+    /// The last of three nodes is a witness.
+    pub witness: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, users: 0, dir: None, groups: None }
+        Self { nodes: 3, users: 0, dir: None, groups: None, witness: false }
     }
 }
 
@@ -102,6 +104,7 @@ impl Demo {
         command.arg("demo").arg("--dir").arg(&dir).arg("--ready-file").arg(&ready);
         command.args(["--password", "pw", "--nodes", &options.nodes.to_string(), "--users", &options.users.to_string()]);
         command.args(options.groups.iter().flat_map(|g| ["--groups".to_owned(), g.to_string()]));
+        command.args(options.witness.then_some("--witness"));
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let started = Instant::now();
         let child = command.spawn().map_err(|e| format!("{}: {e}", binary.display()))?;

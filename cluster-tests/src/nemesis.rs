@@ -153,6 +153,48 @@ async fn crown(demo: &Demo, node: &str, account: &str) -> Result<(), String> {
     Err(format!("{node} could not be made holder of {account} and leader: {last}"))
 }
 
+/// Kills one of two data nodes beside a witness, sees that the other one serves alone, starts the victim and waits until both have
+/// everything; so many times.
+///
+/// # Errors
+/// As [`kill_in_turn`], and when nobody serves alone, or it does not end.
+pub async fn kill_beside(demo: &Demo, recorder: &Recorder, kills: Kills, times: usize, random: &mut Random) -> Result<(), String> {
+    for _ in 0..times {
+        let next = Instant::now() + kills.every;
+        let data: Vec<&str> = demo.nodes.iter().take(2).map(|node| node.id.as_str()).collect();
+        let victim = *random.pick(&data);
+        let survivor = data.iter().find(|node| **node != victim).copied().unwrap_or_default();
+        recorder.nemesis("kill", victim, json!({ "reason": "beside", "of": survivor }));
+        demo.kill(victim).await?;
+        tokio::time::sleep(kills.down).await;
+        wait_alone(demo, Some(survivor), Duration::from_secs(10)).await?;
+        restart(demo, recorder, &[victim]).await?;
+        wait_alone(demo, None, READY_WAIT).await?;
+        recorder.nemesis("both", survivor, Value::Null);
+        tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
+    }
+    Ok(())
+}
+
+/// Waits until this node serves alone beside the witness, or none.
+///
+/// # Errors
+/// In words, when it does not come to that within `wait`.
+pub async fn wait_alone(demo: &Demo, node: Option<&str>, wait: Duration) -> Result<(), String> {
+    let until = Instant::now() + wait;
+    loop {
+        let status = demo.verb(&["status"]).await?;
+        let (found, degraded) = (status["alone"].as_str(), status["verdict"]["health"] == "degraded");
+        if found == node && (node.is_none() || degraded) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(format!("{found:?} serves alone, and not {node:?}: {status}"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Stops the process of a holder where it stands for `length`, lets it go on, and waits until it is ready again; so many times.
 ///
 /// # Errors

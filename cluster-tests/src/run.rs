@@ -24,6 +24,8 @@ pub enum Faults {
     Crowned(Kills, usize),
     /// So many times a holder is stopped for so long and goes on.
     Paused(usize, Duration),
+    /// So many times a data node beside a witness is killed, the other one serves alone, and both have everything again.
+    Beside(Kills, usize),
 }
 
 /// A run.
@@ -107,6 +109,7 @@ pub async fn carry_out(demo: &Demo, plan: &Plan) -> Result<Outcome, String> {
         Faults::Kills(kills, time) => nemesis::kill_in_turn(demo, &recorder, &accounts, kills, time, &mut random).await,
         Faults::AllAtOnce(times, between) => nemesis::kill_all(demo, &recorder, times, between).await,
         Faults::Crowned(kills, times) => nemesis::kill_crowned(demo, &recorder, &accounts, kills, times, &mut random).await,
+        Faults::Beside(kills, times) => nemesis::kill_beside(demo, &recorder, kills, times, &mut random).await,
         Faults::Paused(times, length) => nemesis::pause_holders(demo, &recorder, &accounts, length, times, &mut random).await,
     };
     if faults.is_ok() {

@@ -41,6 +41,13 @@ pub fn of(pids: &[i32]) -> Usage {
     usage
 }
 
+/// Memory of a process that is resident now, bytes.
+pub fn resident(pid: i32) -> Option<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// User, system, and those of waited-for children: fields 14 to 17 of /proc/PID/stat.
 fn ticks(stat: &str) -> f64 {
     // The name in brackets may hold spaces.

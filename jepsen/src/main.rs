@@ -15,8 +15,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const USAGE: &str = "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES | --scenario partitions] [--history FILE] [--json]\n\
+const USAGE: &str = "cargo xtask chaos [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES | --scenario partitions|witness] [--history FILE] [--json]\n\
      cargo xtask chaos --judge FILE    judges the history of an earlier run again";
+
+/// Runs that are more than kills of any node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    /// Faults of the network and of clocks.
+    Partitions,
+    /// Two data nodes and a witness: a data node is killed again and again.
+    Witness,
+}
+
+/// A data node is killed so often, where both have everything again by then.
+const BESIDE: Kills = Kills { every: Duration::from_secs(6), down: Duration::from_millis(3_500) };
 
 #[derive(Debug)]
 struct Arguments {
@@ -28,7 +40,7 @@ struct Arguments {
     all_at_once: Option<usize>,
     crowned: Option<usize>,
     paused: Option<usize>,
-    partitions: bool,
+    scenario: Option<Scenario>,
     history: Option<PathBuf>,
     judge: Option<PathBuf>,
     json: bool,
@@ -45,7 +57,7 @@ fn arguments() -> Result<Arguments, String> {
         all_at_once: None,
         crowned: None,
         paused: None,
-        partitions: false,
+        scenario: None,
         history: None,
         judge: None,
         json: false,
@@ -63,7 +75,13 @@ fn arguments() -> Result<Arguments, String> {
             "--all-at-once" => found.all_at_once = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
             "--crowned" => found.crowned = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
             "--paused" => found.paused = Some(value()?.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?),
-            "--scenario" => found.partitions = Some(value()?).filter(|name| name == "partitions").map(|_| true).ok_or_else(bad)?,
+            "--scenario" => {
+                found.scenario = match value()?.as_str() {
+                    "partitions" => Some(Scenario::Partitions),
+                    "witness" => Some(Scenario::Witness),
+                    _ => return Err(bad()),
+                }
+            }
             "--history" => found.history = Some(value()?.into()),
             "--judge" => found.judge = Some(value()?.into()),
             "--json" => found.json = true,
@@ -102,12 +120,17 @@ async fn chaos(arguments: &Arguments) -> Result<bool, String> {
     let history =
         arguments.history.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("parliament-history-{}.jsonl", arguments.seed)));
     eprintln!("seed {}, history in {}", arguments.seed, history.display());
-    if arguments.partitions {
+    if arguments.scenario == Some(Scenario::Partitions) {
         return partitions(arguments, history).await;
     }
-    let mut demo = Demo::start(&Options { users: arguments.accounts, ..Options::default() }).await?;
+    let witness = arguments.scenario == Some(Scenario::Witness);
+    let mut demo = Demo::start(&Options { users: arguments.accounts, witness, ..Options::default() }).await?;
     eprintln!("the demo was ready after {:?}", demo.ready_after);
+    let seconds = arguments.minutes * 60.0;
     let faults = match (arguments.all_at_once, arguments.crowned, arguments.paused) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "minutes are bounded")]
+        (None, None, None) if witness => Faults::Beside(BESIDE, (seconds / BESIDE.every.as_secs_f64()).ceil() as usize),
+        _ if witness => return Err(format!("one kind of fault at a time\n{USAGE}")),
         (None, None, None) => Faults::Kills(Kills::default(), Duration::from_secs_f64(arguments.minutes * 60.0)),
         (Some(times), None, None) => Faults::AllAtOnce(times, Duration::from_secs(3)),
         (None, Some(times), None) => Faults::Crowned(Kills::default(), times),

@@ -14,7 +14,7 @@ cargo xtask check    formatting, clippy and documentation without a warning, tid
 cargo xtask test     check, then all tests of all crates, those with real processes included
 cargo xtask fix      formats, and lets clippy mend what it can
 cargo xtask bench    [--against dovecot] [--only parliament|dovecot] [--seconds S] [--rounds N] [--row NAME] [--json]
-cargo xtask chaos    [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES | --scenario partitions] [--history FILE] [--json]
+cargo xtask chaos    [--minutes M] [--seed S] [--clients N] [--accounts N] [--pause MS] [--all-at-once TIMES | --crowned TIMES | --paused TIMES | --scenario partitions|witness] [--history FILE] [--json]
 cargo xtask chaos    --judge FILE
 cargo xtask survive  [--minutes M] [--sessions N] [--seed S] [--huge MESSAGES] [--json]
 cargo xtask survive  --handover TIMES [--json]";

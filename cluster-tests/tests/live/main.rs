@@ -19,6 +19,7 @@ mod proxies;
 mod rolling;
 mod rot;
 mod survive;
+mod witness;
 
 use parliament_cluster_tests::checkers::{self, pauses};
 use parliament_cluster_tests::demo::{Demo, Options};

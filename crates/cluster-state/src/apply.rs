@@ -1,7 +1,7 @@
 //! Applying one command: decided on what the tables say, written as one batch by the caller.
 
-use crate::alone;
 use crate::account::{AccountName, AccountRecord, account, account_named, group_of};
+use crate::alone;
 use crate::command::{Command, NewAccount};
 use crate::members::{self, NodeState};
 use crate::moves;

@@ -246,7 +246,8 @@ pub(crate) fn set_placement(tables: &mut Overlay<'_>, row: &Copies) -> Result<Ap
     }
     for id in holders {
         let role = node_role(tables, id)?;
-        let votes = if row.group == GroupId::CLUSTER { role.votes_in_group_0() } else { matches!(role, NodeRole::Data | NodeRole::Witness) };
+        let votes =
+            if row.group == GroupId::CLUSTER { role.votes_in_group_0() } else { matches!(role, NodeRole::Data | NodeRole::Witness) };
         if !votes {
             return Ok(Err(Refused::WrongRole));
         }

@@ -1,6 +1,6 @@
 //! The checked configuration, as the daemon uses it. What each field means stands in the table of settings.
 
-use parliament_ids::Network;
+use parliament_ids::{Network, NodeRole};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -48,6 +48,8 @@ pub struct Cluster {
     pub groups: u32,
     /// `cluster.replication`: 1, 3, 5 or 7.
     pub replication: u8,
+    /// `cluster.lone_copy` is `serve`: one of two data nodes may serve alone beside a witness.
+    pub serve_alone: bool,
 }
 
 /// `[node]`
@@ -61,6 +63,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// `node.advertise`, `HOST:PORT`.
     pub advertise: String,
+    /// `node.role`
+    pub role: NodeRole,
     /// `node.reads`
     pub reads: Reads,
 }

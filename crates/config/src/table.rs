@@ -102,6 +102,12 @@ pub static SETTINGS: &[Setting] = &[
         "Copies of each group: 1, 3, 5 or 7. A cluster of fewer nodes keeps one on each. Read once, by `cluster init`.",
     ),
     setting(
+        "cluster.lone_copy",
+        Kind::Choice(&["serve", "refuse"]),
+        Default::Is("\"serve\""),
+        "With two data nodes and a witness, while one data node is down. `serve`: the other one serves alone, which every node records first; new mail is on one disk until its partner is back and has caught up, and `status` says DEGRADED. `refuse`: nothing is confirmed until both are there.",
+    ),
+    setting(
         "node.name",
         Kind::Name,
         Default::Derived { how: "the host name", example: "\"mx1\"" },
@@ -127,6 +133,12 @@ pub static SETTINGS: &[Setting] = &[
             example: "\"mx1.example.org:7400\"",
         },
         "Address at which the other nodes reach this one. A host name is looked up again at each connect.",
+    ),
+    setting(
+        "node.role",
+        Kind::Choice(&["data", "witness", "frontend", "copy"]),
+        Default::Is("\"data\""),
+        "What the node is in the cluster for, from its first start on. `data`: it keeps mail and serves it. `witness`: it votes beside two data nodes, so that either may die, and keeps no bodies. `frontend`: it serves clients and keeps no mail. `copy`: it follows all groups without a vote, for another site; nobody waits for it.",
     ),
     setting(
         "node.reads",

@@ -44,6 +44,7 @@ mod integrity;
 pub use exam::{Certificate, CopyExam, Exam, Examine, Heard, Member, NodeExam};
 pub use integrity::{NodeScrub, Repaired, ReplicaProblem, ScrubPass, ScrubStart, Scrubs, UserRepair, Verified, VerifiedUser, Verify};
 
+use parliament_ids::NodeRole;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 
@@ -267,6 +268,9 @@ pub struct Node {
     pub id: u64,
     /// `node.zone`
     pub zone: String,
+    /// `node.role`
+    #[serde(default)]
+    pub role: NodeRole,
     /// `node.advertise`
     pub address: String,
     /// Whether it serves.
@@ -339,6 +343,12 @@ pub struct Status {
     pub nodes: Vec<Node>,
     /// All groups, by number, group 0 included.
     pub groups: Vec<Group>,
+    /// The data node that serves alone beside a witness, if one does: what it has taken since is on its disk only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
+    /// `cluster.lone_copy` is `refuse`: beside a witness, both data nodes are needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_both: bool,
     /// Bodies with fewer durable copies than a quorum, as far as known.
     pub bodies_below_quorum: u64,
     /// Times that a UID was seen to be given twice or out of order: always 0.

@@ -132,6 +132,9 @@ pub(crate) struct DemoArgs {
     /// Nodes: 1, 3 or 5.
     #[arg(long, default_value_t = 3, value_parser = nodes)]
     pub(crate) nodes: usize,
+    /// Make the last of three nodes a witness: it votes and keeps no mail.
+    #[arg(long)]
+    pub(crate) witness: bool,
     /// Raft groups, 1 to 64.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) groups: u32,

@@ -2,6 +2,7 @@
 
 use crate::api::{Group, Node, NodeState, Status};
 use crate::error::exit;
+use parliament_ids::NodeRole;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -84,6 +85,10 @@ fn live_by_zone<'a>(group: &Group, nodes: &BTreeMap<&str, &'a Node>) -> BTreeMap
     zones
 }
 
+fn has_witness(group: &Group, nodes: &BTreeMap<&str, &Node>) -> bool {
+    group.id != 0 && group.voters.iter().any(|name| nodes.get(name.as_str()).is_some_and(|node| node.role == NodeRole::Witness))
+}
+
 /// Draws the conclusion. A group survives the loss of as many voters as it has live ones above its quorum, and of as many
 /// zones as the fullest ones together leave a quorum; the cluster survives what its weakest group does.
 #[must_use]
@@ -99,7 +104,8 @@ pub fn verdict(status: &Status) -> Verdict {
         let live: usize = zones.values().sum();
         without_leader += usize::from(group.leader.is_none());
         incomplete += usize::from(!group.incomplete.is_empty());
-        let Some(spare) = live.checked_sub(quorum(group.voters.len())) else {
+        let needed = quorum(group.voters.len()) + usize::from(status.needs_both && has_witness(group, &nodes));
+        let Some(spare) = live.checked_sub(needed) else {
             without_quorum += 1;
             (spare_nodes, spare_zones) = (0, 0);
             continue;
@@ -107,7 +113,8 @@ pub fn verdict(status: &Status) -> Verdict {
         spare_nodes = spare_nodes.min(spare);
         spare_zones = spare_zones.min(zones_to_spare(zones.into_values().collect(), spare));
     }
-    if status.groups.is_empty() {
+    // What the one that serves alone has taken, nobody else has yet.
+    if status.groups.is_empty() || status.alone.is_some() {
         (spare_nodes, spare_zones) = (0, 0);
     }
     let total = status.groups.len();
@@ -123,6 +130,9 @@ pub fn verdict(status: &Status) -> Verdict {
     }
     let health_lost = !status.formed || without_quorum > 0 || (total > 0 && without_leader == total);
     reasons.extend(status.nodes.iter().filter_map(trouble));
+    if let Some(alone) = &status.alone {
+        reasons.push(format!("{alone} serves alone: what it takes is on one disk until its partner is back and has everything"));
+    }
     if incomplete > 0 {
         reasons.push(format!("{incomplete} of {total} groups have a copy that lacks bodies or is being rebuilt"));
     }
@@ -175,6 +185,7 @@ pub(crate) mod tests {
             name: name.into(),
             id: 1,
             zone: zone.into(),
+            role: NodeRole::Data,
             address: "127.0.0.1:17400".into(),
             state,
             silent_s: if state == NodeState::Down { 7 } else { 0 },
@@ -231,6 +242,26 @@ pub(crate) mod tests {
         assert_eq!(one.reasons, ["n2 is down (7 s)"]);
         let two = verdict(&status(&[("n1", "a", Up), ("n2", "b", Down), ("n3", "c", Down)], 9));
         assert_eq!((two.line().as_str(), two.exit()), ("NO QUORUM  9 of 9 groups have no quorum", exit::UNAVAILABLE));
+    }
+
+    #[test]
+    fn beside_a_witness_one_node_may_be_lost_unless_both_disks_are_wanted() {
+        let mut three = status(&[("n1", "a", Up), ("n2", "b", Up), ("w", "c", Up)], 2);
+        three.nodes[2].role = NodeRole::Witness;
+        assert_eq!(verdict(&three).line(), "HEALTHY  survives the loss of 1 node or 1 zone");
+        three.needs_both = true;
+        assert_eq!(verdict(&three).line(), "HEALTHY  survives no further loss");
+        three.needs_both = false;
+        three.nodes[1].state = Down;
+        three.alone = Some("n1".into());
+        let alone = verdict(&three);
+        assert_eq!(alone.line(), "DEGRADED  survives no further loss");
+        assert!(alone.reasons[1].starts_with("n1 serves alone"), "{:?}", alone.reasons);
+        three.nodes[1].state = Up;
+        assert_eq!(verdict(&three).line(), "DEGRADED  survives no further loss", "it is back, and lacks something");
+        three.nodes[1].state = Down;
+        three.needs_both = true;
+        assert_eq!(verdict(&three).health, Health::NoQuorum);
     }
 
     #[test]

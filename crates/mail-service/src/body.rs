@@ -16,6 +16,7 @@ use parliament_mail_api::{Rejection, Unserved, UploadId};
 use parliament_mail_reads::{Bodies, ParsedCache, Unreadable, parsed_cache};
 use parliament_rpc::{LinkError, Peer, PeerPool};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -49,6 +50,10 @@ pub struct BodyExchange {
     keeping: Mutex<Keeping>,
     /// Peers that did not answer, and until when they are asked last; as many rows as there are nodes.
     slow: Mutex<HashMap<NodeId, u64>>,
+    /// This node keeps no bodies.
+    empty: AtomicBool,
+    /// Nobody sends bodies here by himself.
+    unpushed: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
 
@@ -103,6 +108,8 @@ impl BodyExchange {
             parsed: parsed_cache(PARSED_BYTES),
             missing: Missing::default(),
             slow: Mutex::default(),
+            empty: AtomicBool::new(false),
+            unpushed: AtomicBool::new(false),
             uploads: Mutex::default(),
             keeping: Mutex::default(),
             runtime,
@@ -112,6 +119,17 @@ impl BodyExchange {
     #[must_use]
     pub fn store(&self) -> &BodyStore {
         &self.store
+    }
+    /// This node is to keep no bodies of others (a witness): what is pushed here is dropped, and nothing is missing.
+    pub fn keep_none(&self) {
+        self.empty.store(true, Ordering::Release);
+    }
+    /// This node is sent no bodies (an asynchronous copy): it asks for them at once.
+    pub fn ask_for_all(&self) {
+        self.unpushed.store(true, Ordering::Release);
+    }
+    fn keeps_none(&self) -> bool {
+        self.empty.load(Ordering::Acquire)
     }
     pub(crate) fn parsed(&self) -> &ParsedCache {
         &self.parsed
@@ -202,6 +220,9 @@ impl BodyExchange {
 
     /// A peer pushed a small body.
     pub fn arrived(&self, hash: BodyHash, bytes: Bytes) {
+        if self.keeps_none() {
+            return;
+        }
         match self.store.put_expected(hash, bytes) {
             Ok(_) => self.came(hash),
             Err(error) => tracing::warn!(%hash, %error, "a pushed body was not kept"),
@@ -210,6 +231,9 @@ impl BodyExchange {
 
     /// A peer pushed a large body; true when it is durable here.
     pub async fn store_large(self: &Arc<Self>, hash: BodyHash, bytes: Bytes) -> bool {
+        if self.keeps_none() {
+            return false;
+        }
         let store = self.store.clone();
         let stored = tokio::task::spawn_blocking(move || store.put_expected(hash, bytes).map(drop)).await;
         match stored {
@@ -232,7 +256,9 @@ impl BodyExchange {
 
     /// Has a body pulled, because a client waits for it (`urgent`) or an entry here names it.
     pub fn want(&self, hash: BodyHash, urgent: bool) {
-        self.missing.add(hash, urgent);
+        if !self.keeps_none() {
+            self.missing.add(hash, urgent);
+        }
     }
 
     /// Bodies that this node lacks, as far as known, the damaged ones included.
@@ -347,7 +373,8 @@ impl BodyExchange {
             }
         }
         let strict: Vec<BodyHash> = request.strict.iter().map(|(_, hash)| *hash).collect();
-        let missing = self.store.wait_present(&strict, ON_ITS_WAY).await;
+        let on_its_way = if self.unpushed.load(Ordering::Acquire) { Duration::ZERO } else { ON_ITS_WAY };
+        let missing = self.store.wait_present(&strict, on_its_way).await;
         let pulls = missing.iter().map(|hash| self.pull(*hash, Some(request.source)));
         let got = tokio::time::timeout(GATE_MAX, futures::future::join_all(pulls)).await;
         match got {

@@ -217,11 +217,11 @@ impl Local {
         Ok(Ok(Stored { receipt, message: new }))
     }
 
-    /// The other nodes with a copy of a group. Those without a vote too: what they have when the entry comes need not be asked for.
+    /// The other nodes with a copy of a group and its bodies. Those without a vote too: what they have when the entry comes need not be asked for.
     fn others(&self, group: GroupId) -> Vec<NodeId> {
         let layout = self.layout();
         let Some(place) = layout.groups.get(&group) else { return Vec::new() };
-        place.voters.iter().chain(&place.learners).copied().filter(|node| *node != self.me).collect()
+        place.voters.iter().chain(&place.learners).copied().filter(|node| *node != self.me && !layout.bodiless.contains(node)).collect()
     }
 
     /// THREADID: a keyed hash of the Message-ID of the thread's root, so that a conversation has one id without any state; a

@@ -117,6 +117,8 @@ pub struct Layout {
     pub groups: BTreeMap<GroupId, Place>,
     /// Nodes that give their leases away, and so take none.
     pub giving: BTreeSet<NodeId>,
+    /// Nodes that keep no bodies.
+    pub bodiless: BTreeSet<NodeId>,
 }
 
 impl Layout {

@@ -339,7 +339,9 @@ impl Local {
     /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease.
     fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
         let layout = self.layout();
-        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(|node| *node != self.me).collect();
+        // A witness would only ask further.
+        let serves = |node: &NodeId| *node != self.me && !layout.bodiless.contains(node);
+        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(serves).collect();
         let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
         let among = if live.is_empty() { &others } else { &live };
         let leader =

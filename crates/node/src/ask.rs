@@ -14,6 +14,7 @@ use parliament_ids::{AccountId, Boot, GroupId, MoveId, NodeId};
 use parliament_journal::Space;
 use parliament_mail_service::{UsersMachine, unix_seconds};
 use parliament_mailbox_state::{Command, MoveCommand, MoveStep, view};
+use parliament_routing::alone::Heard;
 use parliament_rpc::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -115,6 +116,8 @@ pub(crate) enum Question {
         address: String,
         zone: String,
         since: u64,
+        #[serde(default)]
+        witness: bool,
     },
     /// Likewise.
     RemoveLearner {
@@ -135,6 +138,10 @@ pub(crate) enum Question {
     /// Boots that voters of group 0 have withdrawn, by node.
     HearOfWithdrawals {
         floors: Vec<(u64, u64)>,
+    },
+    /// Whether the node hears this one.
+    Hears {
+        node: u64,
     },
     /// What a replica of the group has of a user on the move, all that was committed when it was asked included.
     Whereabouts {
@@ -187,6 +194,8 @@ pub(crate) enum Reply {
     Accounts(Vec<AccountFacts>),
     MailPorts(MailPorts),
     Home(Option<u64>),
+    /// True when it is heard, and since when it is or is not, ms.
+    Heard(bool, u64),
     /// Every boot that was withdrawn, by node.
     Withdrawn(Vec<(u64, u64)>),
     Whereabouts(Whereabouts),
@@ -382,8 +391,8 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
             running.check(GroupId(*group));
             Reply::Order(Ok(()))
         }
-        Question::AddLearner { group, node, address, zone, since } => {
-            let info = NodeInfo { addr: address.clone(), zone: zone.clone(), witness: false };
+        Question::AddLearner { group, node, address, zone, since, witness } => {
+            let info = NodeInfo { addr: address.clone(), zone: zone.clone(), witness: *witness };
             Reply::Order(match led_here(running, GroupId(*group), *since) {
                 Ok(group) => bounded(group.add_learner(NodeId(*node), info)).await,
                 Err(why) => Err(why),
@@ -463,6 +472,11 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
         Question::MailPorts => Reply::MailPorts(mail_ports(running)),
         Question::Home { account } => Reply::Home(home_here(running, AccountId(*account)).map(|node| node.0)),
         Question::Initialize => Reply::Order(running.initialize().await),
+        Question::Hears { node } => match running.alone.heard(NodeId(*node)) {
+            Some(Heard::For(ms)) => Reply::Heard(true, ms),
+            Some(Heard::Silent(ms)) => Reply::Heard(false, ms),
+            None => Reply::Order(Err("it was not listened for yet".into())),
+        },
     }
 }
 

@@ -3,11 +3,11 @@
 //! group 0 goes on where the old one died.
 
 use crate::ask::{Facts, Question, Reply, ask};
-use crate::identity::Document;
+use crate::identity::{Document, Member};
 use crate::running::Running;
 use crate::voters;
 use parliament_cluster_state::{self as state, Command, Copies, NodeState};
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{GroupId, NodeId, NodeRole};
 use parliament_mail_service::boot_ms;
 use parliament_routing::{Change, CopyStep, Led, Row, Seat, Word, lead, plan, step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,8 @@ use std::time::Duration;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Every how many looks all nodes are asked for copies that are unfit.
 const UNFIT_EVERY: u64 = 6;
+/// Every how many looks copies without a vote are looked after.
+const COPIES_EVERY: u64 = 2;
 /// How long a removed node is still told what group 0 commits.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Groups of which copies are under way at once.
@@ -83,6 +85,7 @@ fn sight(running: &Running) -> Result<Option<Sight>, String> {
     let seat = |member: &crate::identity::Member| Seat {
         id: NodeId(member.id),
         zone: member.zone.clone(),
+        role: member.role,
         takes: member.state == NodeState::Active,
         up: up(NodeId(member.id)),
     };
@@ -128,6 +131,9 @@ async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Re
             begin(running, &sight, change).await;
         }
     }
+    if number.is_multiple_of(COPIES_EVERY) {
+        members_without_a_vote(running, &sight).await;
+    }
     bury(running, &sight).await;
     spread_leaders(running, &sight, calm).await;
     Ok(())
@@ -170,8 +176,9 @@ async fn voters_of_group_0(running: &Arc<Running>, sight: &Sight) {
         }
         return;
     }
-    let taking = sight.seats.iter().filter(|seat| seat.takes).count();
-    for mut change in plan(&sight.seats, &[row], voters::wanted(taking), 1) {
+    let seats = voters::seats(&sight.seats);
+    let taking = seats.iter().filter(|seat| seat.takes).count();
+    for mut change in plan(&seats, &[row], voters::wanted(taking), 1) {
         let (Change::Add(_, nodes) | Change::Drop(_, nodes)) = &mut change;
         nodes.truncate(1);
         begin(running, sight, change).await;
@@ -238,8 +245,7 @@ async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &B
         CopyStep::Rest | CopyStep::Wait(_) => {}
         CopyStep::AddLearner(node) => {
             let Some(member) = sight.document.member(node) else { return };
-            let (address, zone) = (member.address.clone(), member.zone.clone());
-            order(Question::AddLearner { group: group.0, node: node.0, address, zone, since }).await;
+            order(add_learner(group, member, since)).await;
         }
         // Every node keeps a copy of group 0; this one is only not to vote.
         CopyStep::RemoveLearner(node) if group == GroupId::CLUSTER => {
@@ -257,6 +263,40 @@ async fn go_on(running: &Arc<Running>, sight: &Sight, copies: &Copies, facts: &B
             futures::future::join_all(asking).await;
         }
         CopyStep::Record(row) => record(running, copies, row).await,
+    }
+}
+
+fn add_learner(group: GroupId, member: &Member, since: u64) -> Question {
+    let (address, zone, witness) = (member.address.clone(), member.zone.clone(), member.role == NodeRole::Witness);
+    Question::AddLearner { group: group.0, node: member.id, address, zone, since, witness }
+}
+
+/// Nodes that follow every group without a vote are members of each while they are to be.
+async fn members_without_a_vote(running: &Arc<Running>, sight: &Sight) {
+    let copies = |member: &&Member| member.role == NodeRole::Copy;
+    let resting: Vec<&Copies> = sight.copies.iter().filter(|row| row.learners.is_empty() && row.leaving.is_empty()).collect();
+    if sight.document.members.iter().filter(copies).count() == 0 {
+        return;
+    }
+    let facts = ask_everybody(running, sight).await;
+    for copies_of in resting {
+        let group = copies_of.group;
+        let Some(led) = led(group, &facts).filter(|led| led.changing_to.is_none()) else { continue };
+        let due = sight.document.members.iter().filter(copies).find_map(|member| {
+            let id = NodeId(member.id);
+            let open = facts.get(&id).and_then(|facts| word(group, facts)).is_some_and(|word| word.open);
+            match (member.state == NodeState::Active, led.members.contains(&id)) {
+                (true, false) if open => Some(add_learner(group, member, led.since)),
+                (false, true) => Some(Question::RemoveLearner { group: group.0, node: id.0, since: led.since }),
+                _ => None,
+            }
+        });
+        // One per look and group: each changes what the next rests on.
+        let Some(change) = due else { continue };
+        match ask(running, led.leader, &change).await {
+            Ok(Reply::Order(Ok(()))) => tracing::info!(%group, ?change, "carried out"),
+            other => tracing::debug!(%group, ?change, ?other, "not carried out yet"),
+        }
     }
 }
 
@@ -297,7 +337,10 @@ async fn begin(running: &Arc<Running>, sight: &Sight, change: Change) {
 
 /// A node that was given up for dead is removed once nothing is left of it.
 async fn bury(running: &Running, sight: &Sight) {
-    for node in &sight.lost {
+    // While there is no other witness, the lost one reminds the planner that the data nodes are a pair.
+    let lives = |seat: &Seat| seat.role == NodeRole::Witness && seat.takes;
+    let last = |node: &NodeId| sight.document.role(*node) == NodeRole::Witness && !sight.seats.iter().any(lives);
+    for node in sight.lost.iter().filter(|node| !last(node)) {
         if sight.copies.iter().chain([&sight.group_0]).all(|row| row.holders().all(|holder| holder != *node)) {
             let done = running.local.propose_cluster(&Command::RemoveNode { node: *node }, boot_ms() + PROPOSE_MS).await;
             tracing::info!(%node, ?done, "a lost node is removed");

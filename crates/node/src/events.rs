@@ -48,6 +48,8 @@ pub(crate) struct Sight {
     pub(crate) leaders: BTreeMap<u32, u64>,
     /// Groups of whose voters no majority answers.
     pub(crate) quorumless: BTreeSet<u32>,
+    /// The data node that serves alone beside a witness.
+    pub(crate) alone: Option<u64>,
 }
 
 impl Sight {
@@ -118,6 +120,12 @@ pub(crate) enum What {
         node: u64,
         group: u32,
     },
+    Alone {
+        node: u64,
+    },
+    NotAlone {
+        node: u64,
+    },
 }
 
 /// How an event is to be taken.
@@ -155,7 +163,9 @@ pub(crate) fn derive(before: &Sight, after: &Sight) -> Vec<Event> {
             tell(after.at_ms, What::Stopped { node: *node, group: *group });
         }
     }
-    for what in leaders(before, after).into_iter().chain(quorums(before, after)).chain(take_overs(before, after)) {
+    for what in
+        leaders(before, after).into_iter().chain(quorums(before, after)).chain(take_overs(before, after)).chain(loners(before, after))
+    {
         tell(after.at_ms, what);
     }
     events
@@ -212,6 +222,14 @@ fn take_overs(before: &Sight, after: &Sight) -> Vec<What> {
     told
 }
 
+fn loners(before: &Sight, after: &Sight) -> Option<What> {
+    match (before.alone, after.alone) {
+        (was, Some(node)) if was != Some(node) => Some(What::Alone { node }),
+        (Some(node), None) => Some(What::NotAlone { node }),
+        _ => None,
+    }
+}
+
 impl What {
     /// The event as a sentence without its full stop.
     pub(crate) fn words(&self, name: &dyn Fn(u64) -> String) -> String {
@@ -239,15 +257,20 @@ impl What {
             Self::DiskFull { node } => format!("the disk of {} is nearly full: it takes no messages", name(*node)),
             Self::DiskFreed { node } => format!("{} takes messages again: its disk has room", name(*node)),
             Self::Stopped { node, group } => format!("group {group} has stopped on {}", name(*node)),
+            Self::Alone { node } => format!("{} serves alone: what it takes from now on is on its disk only", name(*node)),
+            Self::NotAlone { node } => format!("{} serves alone no more: everything is on both disks", name(*node)),
         }
     }
 
     pub(crate) fn tone(&self) -> Tone {
         match self {
-            Self::Silent { .. } | Self::NoQuorum { .. } | Self::DiskFull { .. } | Self::Stopped { .. } => Tone::Bad,
-            Self::Ready { .. } | Self::Again { .. } | Self::Quorum { .. } | Self::DiskFreed { .. } | Self::Back { ready: true, .. } => {
-                Tone::Good
-            }
+            Self::Silent { .. } | Self::NoQuorum { .. } | Self::DiskFull { .. } | Self::Stopped { .. } | Self::Alone { .. } => Tone::Bad,
+            Self::Ready { .. }
+            | Self::Again { .. }
+            | Self::Quorum { .. }
+            | Self::DiskFreed { .. }
+            | Self::NotAlone { .. }
+            | Self::Back { ready: true, .. } => Tone::Good,
             _ => Tone::Change,
         }
     }

@@ -6,7 +6,7 @@ fn node(presence: Presence, boot: u64) -> NodeSight {
 
 fn sight(nodes: &[(u64, NodeSight)], leaders: &[(u32, u64)]) -> Sight {
     let (nodes, leaders) = (nodes.iter().cloned().collect(), leaders.iter().copied().collect());
-    Sight { at_ms: 10_000, nodes, leaders, quorumless: BTreeSet::new() }
+    Sight { at_ms: 10_000, nodes, leaders, quorumless: BTreeSet::new(), alone: None }
 }
 
 fn words(before: &Sight, after: &Sight) -> Vec<String> {
@@ -98,4 +98,15 @@ fn times_and_groups_are_short() {
     assert_eq!([seconds(0), seconds(830), seconds(9_999), seconds(12_345)], ["0.0 s", "0.8 s", "9.9 s", "12 s"]);
     assert_eq!(listed(&[3].into()), "group 3");
     assert_eq!(listed(&[1, 2, 3, 4, 7, 9, 10].into()), "groups 1 to 4, 7, 9, 10");
+}
+
+#[test]
+fn a_node_that_serves_alone_is_told_of_once() {
+    let (both, alone) = (Sight::default(), Sight { alone: Some(1), ..Sight::default() });
+    let words = |before: &Sight, after: &Sight| -> Vec<String> {
+        derive(before, after).iter().map(|event| event.what.words(&|id| format!("n{id}"))).collect()
+    };
+    assert_eq!(words(&both, &alone), ["n1 serves alone: what it takes from now on is on its disk only"]);
+    assert_eq!(words(&alone, &alone), [""; 0]);
+    assert_eq!(words(&alone, &both), ["n1 serves alone no more: everything is on both disks"]);
 }

@@ -3,7 +3,7 @@
 use parliament_cluster_state as state;
 use parliament_cluster_state::NodeState;
 use parliament_groups::NodeInfo;
-use parliament_ids::{GroupId, NodeId, VotersVersion};
+use parliament_ids::{GroupId, NodeId, NodeRole, VotersVersion};
 use parliament_mail_service::{Layout, Place};
 use parliament_mailbox_state::{TableFault, Tables};
 use parliament_routing::VoterList;
@@ -29,6 +29,8 @@ pub(crate) struct Member {
     pub(crate) imap: String,
     #[serde(default)]
     pub(crate) state: NodeState,
+    #[serde(default)]
+    pub(crate) role: NodeRole,
 }
 
 /// The cluster as a node knows it: made by `cluster init`, then kept as group 0 says. On the disk it tells a starting node, before
@@ -58,6 +60,13 @@ pub(crate) struct Document {
     pub(crate) voters_version: u64,
 }
 
+impl Member {
+    /// As consensus is told of it.
+    pub(crate) fn info(&self) -> NodeInfo {
+        NodeInfo { addr: self.address.clone(), zone: self.zone.clone(), witness: self.role == NodeRole::Witness }
+    }
+}
+
 fn row(rows: &[Vec<u64>], group: GroupId) -> Vec<NodeId> {
     rows.get(group.0 as usize).map(|row| row.iter().copied().map(NodeId).collect()).unwrap_or_default()
 }
@@ -82,7 +91,7 @@ impl Document {
     /// What group 0's tables say now; `None` before the cluster is in them. What never changes is taken from `known`.
     pub(crate) fn of(tables: &dyn Tables, known: &Self) -> Result<Option<Self>, TableFault> {
         let Some(formed) = state::cluster(tables)? else { return Ok(None) };
-        let all = state::members(tables)?;
+        let (all, roles) = (state::members(tables)?, state::roles(tables)?);
         let removed = all.iter().filter(|(_, state)| *state == NodeState::Removed).map(|(row, _)| row.id.0).collect();
         let present = all.into_iter().filter(|(_, state)| *state != NodeState::Removed);
         let member = |(row, state): (state::NodeRecord, NodeState)| Member {
@@ -93,6 +102,7 @@ impl Document {
             disk: hex(&row.disk),
             imap: row.imap_address,
             state,
+            role: roles.get(&row.id).copied().unwrap_or_default(),
         };
         let mut document = Self { members: present.map(member).collect(), removed, ..known.clone() };
         document.groups = formed.groups;
@@ -129,7 +139,16 @@ impl Document {
     }
     /// True when the node has a copy of the group, or is to make one.
     pub(crate) fn holds(&self, group: GroupId, node: NodeId) -> bool {
-        self.voters(group).contains(&node) || self.learners(group).contains(&node)
+        self.voters(group).contains(&node) || self.learners(group).contains(&node) || self.copiers().contains(&node)
+    }
+    /// Nodes that follow every group without a vote.
+    pub(crate) fn copiers(&self) -> Vec<NodeId> {
+        let copies = |member: &&Member| member.role == NodeRole::Copy && member.state == NodeState::Active;
+        self.members.iter().filter(copies).map(|member| NodeId(member.id)).collect()
+    }
+    /// What a node is for; one that is not known is taken for a data node.
+    pub(crate) fn role(&self, node: NodeId) -> NodeRole {
+        self.member(node).map(|member| member.role).unwrap_or_default()
     }
     /// What a node is to the cluster; one that is not known is gone.
     pub(crate) fn state(&self, node: NodeId) -> NodeState {
@@ -140,14 +159,15 @@ impl Document {
     }
     /// All nodes, as consensus is told of them.
     pub(crate) fn infos(&self) -> std::collections::BTreeMap<NodeId, NodeInfo> {
-        let info = |member: &Member| NodeInfo { addr: member.address.clone(), zone: member.zone.clone(), witness: false };
-        self.members.iter().map(|member| (NodeId(member.id), info(member))).collect()
+        self.members.iter().map(|member| (NodeId(member.id), member.info())).collect()
     }
     /// What requests are routed by.
     pub(crate) fn layout(&self) -> Layout {
         let place = |group| Place { voters: self.voters(group), learners: self.learners(group), leaving: self.leaving(group) };
-        let gives = self.members.iter().filter(|member| member.state != NodeState::Active);
+        let gives = self.members.iter().filter(|member| member.state != NodeState::Active || member.role != NodeRole::Data);
+        let bodiless = self.members.iter().filter(|member| !member.role.keeps_bodies());
         Layout {
+            bodiless: bodiless.map(|member| NodeId(member.id)).collect(),
             groups: (1..=self.groups).map(|number| (GroupId(number), place(GroupId(number)))).collect(),
             giving: gives.map(|member| NodeId(member.id)).collect(),
         }
@@ -176,27 +196,40 @@ impl Document {
     }
 }
 
-/// Places every group: group 0 on up to seven nodes, the others on `replication` nodes in turn, preferring other zones, and
-/// leaders in turn. Rows are by group from 0.
+/// Places every group: group 0 on up to seven nodes, the others on `replication` data nodes in turn, preferring other zones, and
+/// leaders in turn. Two data nodes have the witness beside them, where there is one. Rows are by group from 0.
 pub(crate) fn place(members: &[Member], groups: u32, replication: u8) -> Vec<Vec<u64>> {
+    let data: Vec<&Member> = members.iter().filter(|member| member.role == NodeRole::Data).collect();
+    let voting: Vec<&Member> = members.iter().filter(|member| member.role.votes_in_group_0()).collect();
+    let witness = members.iter().find(|member| member.role == NodeRole::Witness && data.len() == 2 && replication >= 3);
     let odd = |n: usize| if n.is_multiple_of(2) { n.saturating_sub(1).max(1) } else { n };
+    let copies = if witness.is_some() { 2 } else { odd(data.len()).min(usize::from(replication)) };
     (0..=groups as usize)
         .map(|group| {
-            let copies = if group == 0 { odd(members.len().min(7)) } else { odd(members.len()).min(usize::from(replication)) };
-            let mut row: Vec<&Member> = Vec::new();
-            let turn: Vec<&Member> = (0..members.len()).map(|n| &members[(group + n) % members.len()]).collect();
-            for spread in [true, false] {
-                for member in &turn {
-                    let zone_taken = row.iter().any(|taken| taken.zone == member.zone);
-                    let taken = row.iter().any(|taken| taken.id == member.id);
-                    if row.len() < copies && !taken && !(spread && zone_taken) {
-                        row.push(member);
-                    }
-                }
+            if group == 0 {
+                return spread(&voting, 0, odd(voting.len().min(7)));
             }
-            row.iter().map(|member| member.id).collect()
+            let mut row = spread(&data, group, copies);
+            row.extend(witness.map(|member| member.id));
+            row
         })
         .collect()
+}
+
+/// `copies` of the members, beginning with the one whose turn it is.
+fn spread(members: &[&Member], first: usize, copies: usize) -> Vec<u64> {
+    let mut row: Vec<&Member> = Vec::new();
+    let turn: Vec<&Member> = (0..members.len()).map(|n| members[(first + n) % members.len()]).collect();
+    for other_zones in [true, false] {
+        for member in &turn {
+            let zone_taken = row.iter().any(|taken| taken.zone == member.zone);
+            let taken = row.iter().any(|taken| taken.id == member.id);
+            if row.len() < copies && !taken && !(other_zones && zone_taken) {
+                row.push(member);
+            }
+        }
+    }
+    row.iter().map(|member| member.id).collect()
 }
 
 /// The data directory, locked by this process.
@@ -314,7 +347,8 @@ mod tests {
 
     fn member(id: u64, zone: &str) -> Member {
         let (disk, state) = (hex(&[1; 16]), NodeState::Active);
-        Member { id, name: format!("n{id}"), zone: zone.into(), address: String::new(), disk, imap: String::new(), state }
+        let role = NodeRole::Data;
+        Member { id, name: format!("n{id}"), zone: zone.into(), address: String::new(), disk, imap: String::new(), state, role }
     }
 
     #[test]
@@ -333,6 +367,20 @@ mod tests {
             assert_eq!(zones.len(), 3, "{row:?}");
         }
         assert_eq!(place(&zoned, 1, 3)[0].len(), 5);
+    }
+
+    #[test]
+    fn a_witness_votes_last_beside_two_data_nodes() {
+        let mut members: Vec<Member> = (1..=3).map(|id| member(id, &format!("z{id}"))).collect();
+        members[0].role = NodeRole::Witness;
+        let rows = place(&members, 4, 3);
+        assert_eq!(rows[0].len(), 3);
+        assert_eq!(rows[1..], [vec![3, 2, 1], vec![2, 3, 1], vec![3, 2, 1], vec![2, 3, 1]]);
+        members.extend([member(4, "z4"), member(5, "z5")]);
+        members[4].role = NodeRole::Copy;
+        let rows = place(&members, 4, 3);
+        assert!(rows[1..].iter().all(|row| row.len() == 3 && row.iter().all(|id| (2..=4).contains(id))), "{rows:?}");
+        assert_eq!(rows[0].len(), 3, "an odd number of those that vote: {:?}", rows[0]);
     }
 
     #[test]

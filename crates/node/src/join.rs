@@ -4,7 +4,7 @@
 use crate::identity::{Document, hex};
 use crate::node::{Fatal, Node};
 use parliament_cluster_state::{Command, Joining, Refused, Reply};
-use parliament_ids::NodeId;
+use parliament_ids::{NodeId, NodeRole};
 use parliament_mail_service::{boot_ms, unix_seconds};
 use parliament_rpc::{PeerPool, v1};
 use serde::{Deserialize, Serialize};
@@ -86,9 +86,12 @@ pub(crate) async fn enter(node: &Arc<Node>, request: v1::JoinRequest) -> v1::Joi
         return refused("the invitation is for another cluster", false);
     }
     let Ok(disk) = <[u8; 16]>::try_from(&request.disk_id[..]) else { return refused("the request is garbled", false) };
+    let Some(role) = role_named(&request.role) else { return refused("this program does not know the node's role", false) };
     let (name, peer_address) = (request.name.clone(), request.advertise.clone());
     let joining = Joining { invite: hash(&request.secret), name, zone: request.zone, disk, peer_address, imap_address: request.imap };
-    let entered = running.local.propose_cluster(&Command::AddNode { joining, time: unix_seconds() }, boot_ms() + ENTER_MS).await;
+    let time = unix_seconds();
+    let command = if role == NodeRole::Data { Command::AddNode { joining, time } } else { Command::AddNodeAs { joining, role, time } };
+    let entered = running.local.propose_cluster(&command, boot_ms() + ENTER_MS).await;
     let id = match entered {
         Ok(Ok(Reply::Node(id))) => id,
         Ok(Err(why)) => return refused(&reason(&why, &request.name), false),
@@ -109,11 +112,19 @@ pub(crate) async fn enter(node: &Arc<Node>, request: v1::JoinRequest) -> v1::Joi
     }
 }
 
+/// The role of this name; programs before there were roles tell none.
+pub(crate) fn role_named(name: &str) -> Option<NodeRole> {
+    if name.is_empty() { Some(NodeRole::Data) } else { name.parse().ok() }
+}
+
 fn reason(why: &Refused, name: &str) -> String {
     match why {
         Refused::NotInvited => "the invitation is unknown, over, or was used".into(),
         Refused::NameTaken => format!("another node is named {name}: give this one its own node.name"),
-        Refused::Removed => "this data directory belongs to a node that was removed or bore another name: begin with an empty one".into(),
+        Refused::Removed => {
+            "this data directory belongs to a node that was removed, or bore another name or role: begin with an empty one".into()
+        }
+        Refused::SecondWitness => "the cluster has a witness already: `parliament node remove` takes it out first".into(),
         other => format!("{other:?}"),
     }
 }
@@ -161,6 +172,7 @@ fn request(node: &Node, token: &Token) -> v1::JoinRequest {
         disk_id: hello.disk_id,
         advertise: hello.advertise,
         imap: hello.imap,
+        role: hello.role,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `parliament`: one binary, the daemon and its command line.
 
 mod admin;
+mod alone;
 mod ask;
 mod census;
 mod control;

@@ -7,7 +7,7 @@ use crate::node::{Fatal, Node, REMOVED};
 use crate::running::Running;
 use crate::tasks::let_bodies_go;
 use parliament_cluster_state::NodeState;
-use parliament_ids::{AccountId, Boot, GroupId, NodeId};
+use parliament_ids::{AccountId, Boot, GroupId, NodeId, NodeRole};
 use parliament_mail_service::Shard;
 use parliament_mailbox_state::view;
 use std::collections::BTreeMap;
@@ -115,11 +115,15 @@ fn held_here(running: &Running, shard: &Shard) -> Vec<AccountId> {
 /// True when this node has a vote in the group and is to hold no leases of it any more. A copy that is being made has none to give.
 fn gives(running: &Running, group: GroupId) -> bool {
     let (layout, me) = (running.local.layout(), running.local.me);
-    layout.voters(group).contains(&me) && !layout.may_hold(group, me)
+    running.document().role(me) == NodeRole::Data && layout.voters(group).contains(&me) && !layout.may_hold(group, me)
 }
 
 /// How many leases of a group this node holds or is about to take; `None` when it cannot be sure. Only where it gives them away.
 pub(crate) async fn leases_left(running: &Arc<Running>, group: GroupId) -> Option<u64> {
+    if running.document().role(running.local.me) != NodeRole::Data {
+        // It never takes any.
+        return Some(0);
+    }
     if !gives(running, group) {
         return None;
     }

@@ -211,7 +211,8 @@ pub(crate) async fn reopen(running: &Arc<Running>, node: &Arc<Node>, group: Grou
         Some(Aside::Damaged) => return,
         Some(Aside::Anew) | None => {}
     }
-    let opener = Opener { node, groups: &running.groups, groups_in_all: document.groups, support: &running.local.support };
+    let (groups, support, witness) = (&running.groups, &running.local.support, running.alone.rule());
+    let opener = Opener { node, groups, groups_in_all: document.groups, support, witness };
     match opener.shard(group, &running.local.hub, &running.local.bodies).await {
         Ok(shard) => {
             running.local.open(group, shard);

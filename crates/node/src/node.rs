@@ -118,6 +118,13 @@ impl Node {
             let why = format!("it belongs to cluster {:?}, the configuration says {:?}", identity.document.name, self.config.cluster.name);
             return Err(Fatal { what: "data directory", why });
         }
+        let (known, wanted) = (identity.document.role(identity.me()), self.config.node.role);
+        if known != wanted {
+            let why = format!(
+                "this node entered the cluster as a {known}, node.role says {wanted}: a role is for ever; begin with an empty data directory"
+            );
+            return Err(Fatal { what: "node.role", why });
+        }
         self.refuse_an_old_copy(&identity).await?;
         let running = Running::start(self, identity).await?;
         // Set before anything of it runs that looks for it.
@@ -181,6 +188,7 @@ impl Node {
             advertise: self.config.node.advertise.clone(),
             seen: seen.into_iter().map(|(node, boot)| v1::SeenBoot { node_id: node.0, boot: boot.0 }).collect(),
             imap: self.config.imap.listen.first().map(ToString::to_string).unwrap_or_default(),
+            role: self.config.node.role.name().to_owned(),
         }
     }
 

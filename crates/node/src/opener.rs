@@ -2,7 +2,7 @@
 
 use crate::mend::{Aside, fetch, rescue_path};
 use crate::node::{DAMAGED, Fatal, Node};
-use parliament_groups::{BodyGate, Group, GroupSet, GroupStart, Machine, NoBodies, StartError};
+use parliament_groups::{BodyGate, Group, GroupSet, GroupStart, Machine, NoBodies, StartError, WitnessRule};
 use parliament_ids::{GroupId, NodeId};
 use parliament_journal::disk::{Disk, RealDisk};
 use parliament_mail_service::{BodyExchange, ClusterMachine, Gate, Shard, Support, UsersMachine, WatchHub};
@@ -24,6 +24,8 @@ pub(crate) struct Opener<'a> {
     pub(crate) groups_in_all: u32,
     /// This node's claim to its leases.
     pub(crate) support: &'a Arc<Support>,
+    /// On a witness: what its copies of groups of users acknowledge.
+    pub(crate) witness: Option<Arc<WitnessRule>>,
 }
 
 /// A group was not opened.
@@ -82,7 +84,9 @@ impl Opener<'_> {
         let path = dir.join("tables");
         let tables = tokio::task::spawn_blocking(move || GroupTables::open(&path, &options)).await;
         let tables = tables.map_err(|e| fatal("tables")(e.to_string()))?.map_err(|e| fatal("tables")(e.to_string()))?;
-        let start = GroupStart { group, dir, log: self.node.journal.group(group), tables, gate, rescue: rescue.clone() };
+        // Group 0 names no bodies.
+        let witness = self.witness.clone().filter(|_| group != GroupId::CLUSTER);
+        let start = GroupStart { group, dir, log: self.node.journal.group(group), tables, gate, witness, rescue: rescue.clone() };
         match self.groups.start(start, machine).await {
             Ok(opened) => Ok(opened),
             Err(StartError::SnapshotNeeded { purged }) => Err(OpenError::Aside(Aside::Needs(purged))),

@@ -270,7 +270,8 @@ impl Running {
             voters.iter().filter(|id| answer(id)).count() <= voters.len() / 2
         };
         let quorumless = (0..=self.document().groups).filter(lacks).collect();
-        Sight { at_ms: boot_ms(), leaders: led.into_iter().map(|(group, (_, node))| (group, node)).collect(), quorumless, nodes }
+        let alone = crate::alone::known(self).node.map(|node| node.0);
+        Sight { alone, at_ms: boot_ms(), leaders: led.into_iter().map(|(group, (_, node))| (group, node)).collect(), quorumless, nodes }
     }
 }
 

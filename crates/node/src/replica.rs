@@ -79,6 +79,9 @@ fn named(tables: &GroupTables, account: AccountId) -> Result<HashSet<BodyHash>, 
 
 /// A body that is not here, or not right, is pulled.
 fn look_for_bodies(running: &Running, tables: &GroupTables, row: &mut Replica, read: bool) -> Result<(), TableFault> {
+    if !keeps_bodies(running) {
+        return Ok(());
+    }
     let store = running.local.bodies.store();
     for hash in named(tables, AccountId(row.account))? {
         row.bodies += 1;
@@ -93,11 +96,18 @@ fn look_for_bodies(running: &Running, tables: &GroupTables, row: &mut Replica, r
     Ok(())
 }
 
+fn keeps_bodies(running: &Running) -> bool {
+    running.document().role(running.local.me).keeps_bodies()
+}
+
 /// Makes this node's copy of accounts what the others have: their bodies are pulled, and with `sources` the tables of their group are built
 /// anew from a snapshot of one of these nodes.
 pub(crate) async fn resync(running: &Arc<Running>, group: GroupId, accounts: &[u64], sources: Option<&[u64]>) -> Result<(), String> {
     if let Some(sources) = sources {
         rebuild_from_peer(running, group, sources).await?;
+    }
+    if !keeps_bodies(running) {
+        return Ok(());
     }
     let (looking, accounts) = (running.clone(), accounts.to_vec());
     let missing = tokio::task::spawn_blocking(move || missing(&looking, group, &accounts)).await.map_err(|e| e.to_string())??;

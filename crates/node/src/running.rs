@@ -9,7 +9,7 @@ use parliament_cluster_state::NodeState;
 use parliament_config::Reads;
 use parliament_frontend::{Certificates, Frontend, FrontendOptions, PlainLogin};
 use parliament_groups::{Group, GroupSet, Machine, NodeConfig, NodeInfo, Ports, Role};
-use parliament_ids::{BodyHash, Boot, GroupId, NodeId};
+use parliament_ids::{BodyHash, Boot, GroupId, NodeId, NodeRole};
 use parliament_mail_service::{Accounts, BodyExchange, Local, Router, Support, WatchHub, boot_ms};
 use parliament_rpc::PeerPool;
 use parliament_tables::GroupTables;
@@ -63,6 +63,8 @@ pub(crate) struct Running {
     /// Whose snapshots alone may be taken for a group whose own records are wrong.
     rescuers: Mutex<BTreeMap<GroupId, Vec<NodeId>>>,
     pub(crate) scrubber: crate::scrub::Scrubber,
+    /// Who serves alone beside a witness, and whom this node hears.
+    pub(crate) alone: crate::alone::Beside,
 }
 
 impl Running {
@@ -87,8 +89,15 @@ impl Running {
             support.read_by_quorum();
         }
         let bodies = BodyExchange::new(node.bodies.clone(), pool.clone(), node.runtime.clone());
+        let role = document.role(me);
+        match role {
+            NodeRole::Data => {}
+            NodeRole::Copy => bodies.ask_for_all(),
+            NodeRole::Witness | NodeRole::Frontend => bodies.keep_none(),
+        }
+        let alone = crate::alone::Beside::new(role);
         let hub = Arc::new(WatchHub::default());
-        let opener = Opener { node, groups: &groups, groups_in_all: document.groups, support: &support };
+        let opener = Opener { node, groups: &groups, groups_in_all: document.groups, support: &support, witness: alone.rule() };
         let cluster_group = opener.cluster(&pool, &document.voters(GroupId::CLUSTER)).await?;
         let (mut shards, mut aside) = (BTreeMap::new(), BTreeMap::new());
         for group in (1..=document.groups).map(GroupId).filter(|group| document.holds(*group, me)) {
@@ -130,6 +139,7 @@ impl Running {
             aside: Mutex::new(aside),
             rescuers: Mutex::default(),
             scrubber: crate::scrub::Scrubber::default(),
+            alone,
         }))
     }
 
@@ -152,6 +162,9 @@ impl Running {
         node.runtime.spawn(crate::membership::give_away(self.clone()));
         node.runtime.spawn(crate::voters::follow(self.clone()));
         node.runtime.spawn(crate::control::run(self.clone()));
+        node.runtime.spawn(crate::alone::listen(self.clone()));
+        node.runtime.spawn(crate::alone::decide(self.clone()));
+        node.runtime.spawn(crate::alone::witness(self.clone()));
         node.runtime.spawn(crate::tasks::faults(self.clone(), node.clone()));
         node.runtime.spawn(self.local.bodies.clone().pull_missing());
         node.runtime.spawn(self.local.clone().hear_of_changes());
@@ -248,6 +261,9 @@ impl Running {
         }
         let shard = self.local.shard(group)?;
         let upto = (*shard.group.watch_applied().borrow())?;
+        if !self.document().role(self.local.me).keeps_bodies() {
+            return Some(upto);
+        }
         let running = self.clone();
         let missing = tokio::task::spawn_blocking(move || crate::tasks::fill_in_bodies(&running, group)).await.ok()??;
         if missing.len() > crate::tasks::MISSING_REMEMBERED {
@@ -450,6 +466,8 @@ impl Running {
         let leaving = document.leaving(group);
         let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
         let others: Vec<NodeId> = document.voters(group).into_iter().filter(up).collect();
+        let leads = |node: &NodeId| group == GroupId::CLUSTER || document.role(*node) == NodeRole::Data;
+        let others: Vec<NodeId> = others.into_iter().filter(leads).collect();
         let stays = |node: &NodeId| !leaving.contains(node) && document.state(*node) == NodeState::Active;
         let staying: Vec<NodeId> = others.iter().copied().filter(stays).collect();
         let among = if staying.is_empty() { &others } else { &staying };

@@ -5,8 +5,8 @@ use crate::ask::{Question, Reply, ask};
 use crate::running::Running;
 use parliament_cluster_state::Copies;
 use parliament_ids::limits::SUPPORT_MS;
-use parliament_ids::{Boot, GroupId, NodeId, VotersVersion};
-use parliament_routing::{VoterList, withdrawn_by_many};
+use parliament_ids::{Boot, GroupId, NodeId, NodeRole, VotersVersion};
+use parliament_routing::{Seat, VoterList, withdrawn_by_many};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,12 @@ const FLOORS_MAX: usize = 4096;
 pub(crate) fn wanted(taking: usize) -> usize {
     let odd = if taking.is_multiple_of(2) { taking.saturating_sub(1) } else { taking };
     odd.clamp(VOTERS_KEPT, VOTERS_MAX)
+}
+
+/// The nodes that may vote in group 0, where a witness is as good as any.
+pub(crate) fn seats(seats: &[Seat]) -> Vec<Seat> {
+    let voting = seats.iter().filter(|seat| seat.role.votes_in_group_0());
+    voting.map(|seat| Seat { role: NodeRole::Data, ..seat.clone() }).collect()
 }
 
 /// Learns of a new list as soon as group 0 has it here: who asks by an older one gets no promises.

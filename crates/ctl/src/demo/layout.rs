@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     pub(crate) ready: Ready,
     pub(crate) groups: u32,
+    /// The last node is a witness.
+    pub(crate) witness: bool,
 }
 
 impl Plan {
@@ -83,7 +85,16 @@ impl Plan {
         let names = ["alice".to_owned(), "bob".to_owned()].into_iter().chain((0..users).map(|n| format!("user{n}")));
         let users = names.map(|name| format!("{name}@{DOMAIN}")).collect();
         let ready = Ready { nodes: entries, users, password, ca: dir.join("ca/ca.pem") };
-        Ok(Self { dir: dir.to_owned(), ready, groups })
+        Ok(Self { dir: dir.to_owned(), ready, groups, witness: false })
+    }
+
+    /// The last of three nodes votes and keeps no mail.
+    pub(crate) fn with_witness(mut self) -> Result<Self, AdminError> {
+        if self.ready.nodes.len() != 3 {
+            return Err(AdminError::usage("--witness wants three nodes: two with mail, and the witness"));
+        }
+        self.witness = true;
+        Ok(self)
     }
 
     /// Makes folders, certificates (once) and configurations.
@@ -114,6 +125,7 @@ impl Plan {
             ("cluster.replication", nodes.len().min(3).to_string()),
             ("node.name", node.id.clone()),
             ("node.zone", format!("z{number}")),
+            ("node.role", if self.witness && number == nodes.len() { "witness" } else { "data" }.into()),
             ("node.data_dir", path(node.dir.join("data"))),
             ("tls.mail.cert", path(self.dir.join("ca/mail.pem"))),
             ("tls.mail.key_file", path(self.dir.join("ca/mail.key"))),
@@ -208,6 +220,19 @@ mod tests {
             assert!(config.auth.plaintext_on_loopback && config.tls_cluster.is_none() && !config.lmtp.add_headers);
         }
         assert!(plan.ready.ca.exists());
+    }
+
+    #[test]
+    fn the_last_of_three_may_be_a_witness() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Plan::new(dir.path(), 1, 8, 0, "p".into()).unwrap().with_witness().is_err());
+        let plan = Plan::new(dir.path(), 3, 8, 0, "p".into()).unwrap().with_witness().unwrap();
+        plan.write().unwrap();
+        let role = |node: &NodeEntry| {
+            let sources = parliament_config::Sources { file: Some(config_path(node)), ..Default::default() };
+            parliament_config::load(&sources).unwrap().config.node.role.name()
+        };
+        assert_eq!(plan.ready.nodes.iter().map(role).collect::<Vec<_>>(), ["data", "data", "witness"]);
     }
 
     #[test]

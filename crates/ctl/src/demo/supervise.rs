@@ -94,6 +94,7 @@ pub(crate) async fn supervise(args: &DemoArgs, global: &Global, connect: &Connec
     }
     let folder = Folder::new(args.dir.as_deref())?;
     let plan = Plan::new(&folder.path, args.nodes, args.groups, args.users, password(args, &folder.path)?)?;
+    let plan = if args.witness { plan.with_witness()? } else { plan };
     if let Some(port) = plan.busy_port() {
         return Err(AdminError::demo(format!("something listens on {port} already"))
             .with_hint("`parliament demo ls` shows a running demo; end it with Ctrl-C in its terminal"));

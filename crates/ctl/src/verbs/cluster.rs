@@ -123,6 +123,7 @@ fn node_table(nodes: &[Node]) -> String {
         vec![
             n.name.clone(),
             n.zone.clone(),
+            n.role.to_string(),
             state,
             n.address.clone(),
             n.leads.to_string(),
@@ -134,7 +135,7 @@ fn node_table(nodes: &[Node]) -> String {
             n.version.clone(),
         ]
     };
-    let titles = ["NODE", "ZONE", "STATE", "ADDRESS", ">LEADS", ">COPIES", ">HOLDS", ">SESSIONS", ">FREE", ">BOOT", "VERSION"];
+    let titles = ["NODE", "ZONE", "ROLE", "STATE", "ADDRESS", ">LEADS", ">COPIES", ">HOLDS", ">SESSIONS", ">FREE", ">BOOT", "VERSION"];
     table(&titles, &nodes.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -116,6 +116,7 @@ fn status(state: &State) -> Status {
         name: state.name.clone(),
         id: 1,
         zone: "z".into(),
+        role: Default::default(),
         address: String::new(),
         state: NodeState::Up,
         silent_s: 0,

@@ -277,7 +277,7 @@ async fn group<M: Machine>(
     let dir = dir.join(group.to_string());
     std::fs::create_dir_all(&dir).unwrap();
     let tables = GroupTables::open(&dir.join("tables"), &TableOptions::default()).unwrap();
-    let start = GroupStart { group, dir, log: journal.group(group), tables, gate, rescue: None };
+    let start = GroupStart { group, dir, log: journal.group(group), tables, gate, witness: None, rescue: None };
     groups.start(start, machine).await.unwrap()
 }
 

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::running::Running;
 use parliament_cluster_state::NodeState;
 use parliament_ctl::{AdminError, api, exit};
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{GroupId, NodeId, NodeRole};
 use parliament_mail_service::boot_ms;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ fn node_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec<
                 name: member.name.clone(),
                 id: member.id,
                 zone: member.zone.clone(),
+                role: member.role,
                 address: member.address.clone(),
                 state,
                 silent_s: if known.is_some() { 0 } else { running.silent_ms(id) / 1000 },
@@ -119,6 +120,8 @@ pub(crate) fn status_of(node: &Node, running: &Running, facts: &BTreeMap<NodeId,
         formed: true,
         nodes: node_rows(running, facts),
         groups: group_rows(running, facts),
+        alone: crate::alone::known(running).node.map(|node| running.document().name_of(node)),
+        needs_both: !running.config.cluster.serve_alone,
         bodies_below_quorum: damaged,
         uid_regressions: facts.values().flatten().map(|facts| facts.uid_regressions).sum(),
         warnings,
@@ -201,7 +204,8 @@ pub(super) async fn replication(asked: &Asked) -> Outcome {
     for group in 0..=cluster.groups {
         let rows = facts.iter().filter_map(|(node, facts)| facts.as_ref().and_then(|f| f.groups.get(&group)).map(|row| (*node, row)));
         let committed = rows.clone().filter_map(|(_, row)| row.committed).max();
-        for id in cluster.voters(GroupId(group)).into_iter().chain(cluster.learners(GroupId(group))) {
+        let copiers = if group == 0 { Vec::new() } else { cluster.copiers() };
+        for id in cluster.voters(GroupId(group)).into_iter().chain(cluster.learners(GroupId(group))).chain(copiers) {
             let row = rows.clone().find(|(node, _)| *node == id).map(|(_, row)| row);
             let durable = row.and_then(|row| row.last_log);
             replicas.push(api::Replica {
@@ -209,6 +213,8 @@ pub(super) async fn replication(asked: &Asked) -> Outcome {
                 node: cluster.name_of(id),
                 role: match row {
                     Some(row) if row.leads => "leader",
+                    _ if cluster.role(id) == NodeRole::Copy => "copy",
+                    _ if cluster.role(id) == NodeRole::Witness => "witness",
                     Some(row) if row.learner => "learner",
                     _ => "voter",
                 }

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::running::Running;
 use parliament_cluster_state as state;
 use parliament_ctl::{AdminError, api, exit};
-use parliament_ids::{Boot, GroupId, NodeId};
+use parliament_ids::{Boot, GroupId, NodeId, NodeRole};
 use parliament_mail_service::boot_ms;
 use parliament_rpc::{PeerPool, v1};
 use std::sync::Arc;
@@ -33,6 +33,7 @@ pub(super) async fn init(node: &Arc<Node>, request: &api::ClusterInit) -> Outcom
     let replication = request.replication.unwrap_or(node.config.cluster.replication);
     let pool = PeerPool::new(node.runtime.clone(), [0; 16], NodeId(0), node.boot, node.tls.clone());
     let members = ask_seeds(node, &pool).await?;
+    check_roles(&members)?;
     let placement = place(&members, groups, replication);
     let name = node.config.cluster.name.clone();
     let document_ = Document {
@@ -54,6 +55,18 @@ pub(super) async fn init(node: &Arc<Node>, request: &api::ClusterInit) -> Outcom
         make_groups(&running, &document_).await?;
     }
     document(&describe(&document_))
+}
+
+fn check_roles(members: &[Member]) -> Result<(), AdminError> {
+    let count = |role| members.iter().filter(|member| member.role == role).count();
+    let wrong = |why: &str, hint: &str| Err(AdminError::new("PC217", exit::CONFIG, why).with_hint(hint));
+    if count(NodeRole::Data) == 0 {
+        return wrong("no seed is a data node", "a cluster needs at least one node with node.role = \"data\"");
+    }
+    if count(NodeRole::Witness) > 1 {
+        return wrong("two seeds are witnesses", "one witness votes beside two data nodes; more nodes with mail need none");
+    }
+    Ok(())
 }
 
 /// What operators are told of a cluster.
@@ -99,6 +112,7 @@ async fn ask_seeds(node: &Arc<Node>, pool: &PeerPool) -> Result<Vec<Member>, Adm
             disk: hex(&hello.disk_id),
             imap: hello.imap,
             state: state::NodeState::Active,
+            role: crate::join::role_named(&hello.role).ok_or_else(|| unavailable(format!("{seed} has a role that is unknown here")))?,
         });
     }
     if members.iter().any(|member| member.disk == hex(&node.data.disk)) {
@@ -156,10 +170,13 @@ async fn form_group_0(running: &Arc<Running>, document: &Document, deadline: u64
         imap_address: member.imap.clone(),
     });
     let placement = (0..=document.groups).map(|group| state::Placement { group: GroupId(group), voters: document.voters(GroupId(group)) });
-    let form = state::Command::Form {
-        cluster: state::ClusterRecord { id: running.cluster_id(), name: document.name.clone(), groups: document.groups },
-        nodes: nodes.collect(),
-        placement: placement.collect(),
+    let cluster = state::ClusterRecord { id: running.cluster_id(), name: document.name.clone(), groups: document.groups };
+    let roles = document.members.iter().filter(|member| member.role != NodeRole::Data).map(|member| (NodeId(member.id), member.role));
+    let (nodes, roles, placement) = (nodes.collect(), roles.collect::<Vec<_>>(), placement.collect());
+    let form = if roles.is_empty() {
+        state::Command::Form { cluster, nodes, placement }
+    } else {
+        state::Command::FormWith { cluster, nodes, roles, placement }
     };
     match running.local.propose_cluster(&form, deadline).await {
         Ok(Ok(_) | Err(state::Refused::AlreadyFormed)) => Ok(()),

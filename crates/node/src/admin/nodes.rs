@@ -8,7 +8,7 @@ use crate::join::Token;
 use crate::voters;
 use parliament_cluster_state::{Command, NodeState, Refused};
 use parliament_ctl::{AdminError, api, exit};
-use parliament_ids::{GroupId, NodeId};
+use parliament_ids::{GroupId, NodeId, NodeRole};
 use parliament_mail_service::{boot_ms, unix_seconds};
 use parliament_routing::{Row, Seat, foresee};
 use std::collections::BTreeSet;
@@ -51,8 +51,9 @@ impl View {
     fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         (1..=self.document.groups).map(GroupId)
     }
+    /// True when copies of groups, or a witness's vote, may be there.
     fn takes(&self, node: NodeId) -> bool {
-        self.document.state(node) == NodeState::Active
+        self.document.state(node) == NodeState::Active && self.document.role(node).votes_in_group_0()
     }
 
     /// How copies move once `without` gives its own away.
@@ -60,6 +61,7 @@ impl View {
         let seat = |member: &crate::identity::Member| Seat {
             id: NodeId(member.id),
             zone: member.zone.clone(),
+            role: member.role,
             takes: member.state == NodeState::Active && member.id != without.0,
             up: self.up.contains(&NodeId(member.id)),
         };
@@ -71,14 +73,15 @@ impl View {
             leaving: self.document.leaving(group),
         };
         let rows: Vec<Row> = self.groups().map(row).collect();
-        let taking = seats.iter().filter(|seat| seat.takes).count();
+        let seats_0 = voters::seats(&seats);
+        let taking = seats_0.iter().filter(|seat| seat.takes).count();
         let group_0 = [row(GroupId::CLUSTER)];
         let names = |nodes: &[NodeId]| {
             let sorted: BTreeSet<NodeId> = nodes.iter().copied().collect();
             sorted.into_iter().map(|node| self.document.name_of(node)).collect::<Vec<_>>()
         };
         let then = foresee(&seats, &rows, usize::from(self.document.replication));
-        let then_0 = foresee(&seats, &group_0, voters::wanted(taking));
+        let then_0 = foresee(&seats_0, &group_0, voters::wanted(taking));
         let moves = group_0.iter().zip(&then_0).chain(rows.iter().zip(&then)).map(|(now, then)| api::GroupMove {
             group: now.group.0,
             from: names(&now.voters),
@@ -89,7 +92,8 @@ impl View {
 
     /// Refuses when nobody could serve some users in the node's place.
     fn others_can_serve(&self, node: NodeId) -> Result<(), AdminError> {
-        let able = |id: &NodeId| *id != node && self.up.contains(id) && self.takes(*id);
+        let serves = |id: NodeId| self.takes(id) && self.document.role(id) == NodeRole::Data;
+        let able = |id: &NodeId| *id != node && self.up.contains(id) && serves(*id);
         let alone = self.groups().filter(|group| self.document.voters(*group).contains(&node));
         let alone = alone.filter(|group| !self.document.voters(*group).iter().any(able)).count();
         // A group of one copy moves to another node first, so that is no reason while there is one.
@@ -119,7 +123,9 @@ impl View {
         let room = self.nodes().filter(|id| *id != node && self.up.contains(id) && self.takes(*id)).count();
         let holds = self.groups().any(|group| self.document.holds(group, node));
         let copies = self.groups().map(|group| self.document.voters(group).len()).max().unwrap_or(0);
-        if holds && room < copies.min(usize::from(self.document.replication)) {
+        // A pair without its witness goes on as a pair.
+        let is_witness = self.document.role(node) == NodeRole::Witness;
+        if holds && !is_witness && room < copies.min(usize::from(self.document.replication)) {
             let message =
                 format!("there is no room for the copies of {name}: {room} other nodes take copies, and {copies} are kept of each");
             return Err(AdminError::new("PC243", exit::TRY_AGAIN, message)
@@ -242,8 +248,17 @@ async fn give_up(asked: &Asked, view: &View, node: NodeId, dry_run: bool) -> Out
     if view.up.contains(&node) {
         return Err(AdminError::new("PC242", exit::USAGE, format!("{name} answers")).with_hint("drain it instead. Nothing was changed."));
     }
+    let alone = crate::alone::known(&asked.running).node;
+    if alone == Some(node) {
+        let message = format!("{name} served alone before it died: what it took then is on its disk only");
+        return Err(AdminError::new("PC245", exit::TRY_AGAIN, message)
+            .with_hint("bring it back, at least until `parliament status` names nobody that serves alone. Nothing was changed."));
+    }
     view.others_can_do_without(node)?;
     let mut warnings = Vec::new();
+    if view.document.role(node) == NodeRole::Witness {
+        warnings.push("until another witness is invited, both data nodes are needed".to_owned());
+    }
     let moves = view.moves(node);
     if view.votes_in_group_0(node) && !moves.iter().any(|row| row.group == 0 && !row.to.contains(&name)) {
         warnings.push(format!("no other node can take the vote of {name} in group 0 yet: until then group 0 survives one loss less"));
@@ -281,6 +296,7 @@ mod tests {
     /// Nodes 1 to `n`, three copies of each of four groups, on the nodes `voters`.
     fn view(n: u64, voters: &[u64], up: &[u64]) -> View {
         let member = |id: u64| Member {
+            role: NodeRole::Data,
             id,
             name: format!("n{id}"),
             zone: format!("z{id}"),

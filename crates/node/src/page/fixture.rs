@@ -10,6 +10,7 @@ pub(crate) fn node(name: &str, zone: &str, state: NodeState) -> Node {
         name: name.into(),
         id: 1,
         zone: zone.into(),
+        role: Default::default(),
         address: "127.0.0.1:17400".into(),
         state,
         silent_s: if up { 0 } else { 7 },

@@ -28,6 +28,11 @@ pub(crate) fn meaning(status: &Status, verdict: &Verdict, leases: &[Held]) -> Ve
         told.push(format!("{} {does} not answer. Everything that {its} acknowledged is on other nodes, which serve it.", and(&down)));
         told.push("Sessions at the other nodes go on; clients that were connected there connect again to another node.".to_owned());
     }
+    if let Some(alone) = &status.alone {
+        told.push(format!(
+            "{alone} serves alone beside the witness: what it takes now is on its disk only. Once its partner is back and has everything, both have it."
+        ));
+    }
     if leaderless > 0 {
         let (groups, their) = if leaderless == 1 { ("group is", "its") } else { ("groups are", "their") };
         told.push(format!("{leaderless} {groups} choosing a new leader; {their} users wait a moment."));
@@ -100,6 +105,14 @@ mod tests {
         assert!(lost.starts_with("Some users have to wait") && lost.contains("once enough of n2 and n3 answer"), "{lost}");
         let unformed = Status::default();
         assert!(meaning(&unformed, &parliament_ctl::verdict(&unformed), &[])[0].contains("waits to become part"));
+    }
+
+    #[test]
+    fn one_disk_is_told_of() {
+        let mut status = status(&[("n1", "a", Up), ("n2", "b", Down), ("w", "c", Up)]);
+        status.alone = Some("n1".into());
+        let told = meaning(&status, &parliament_ctl::verdict(&status), &[]).join(" ");
+        assert!(told.contains("n1 serves alone beside the witness"), "{told}");
     }
 
     #[test]

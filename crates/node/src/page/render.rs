@@ -6,6 +6,7 @@ use super::view::{Held, LookUp, View, Way};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use parliament_ctl::api::{Event, Lease, Node, NodeState, Session};
 use parliament_ctl::{Health, output};
+use parliament_ids::NodeRole;
 use std::collections::BTreeMap;
 
 /// The page's style sheet, which stands in it.
@@ -199,7 +200,8 @@ fn node_row(node: &Node, is_here: bool) -> Markup {
     let name = &node.name;
     html! {
         tr.(tone) data-testid={ "node-" (name) } {
-            th scope="row" data-testid={ "node-" (name) "-name" } { (name) @if is_here { span.sub { " (here)" } } }
+            th scope="row" data-testid={ "node-" (name) "-name" } { (name) @if is_here { span.sub { " (here)" } }
+                @if node.role != NodeRole::Data { span.sub data-testid={ "node-" (name) "-role" } { " " (node.role) } } }
             td { span.pill.(tone) data-testid={ "node-" (name) "-state" } { (word) } }
             td data-testid={ "node-" (name) "-zone" } { (node.zone) }
             td.n data-testid={ "node-" (name) "-leads" } { @if is_down { "–" } @else { (node.leads) } }

@@ -1,0 +1,101 @@
+//! Two machines with mail and a witness (rule 5): either machine dies at any moment, both die one after the other, the witness dies.
+
+use parliament_cluster_tests::checkers::pauses::percentile;
+use parliament_cluster_tests::demo::{Demo, Options};
+use parliament_cluster_tests::imap::Imap;
+use parliament_cluster_tests::nemesis::{self, Kills};
+use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
+use parliament_cluster_tests::usage::resident;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The promise is that service returns within 3 s.
+const PAUSE_P99_MAX: Duration = Duration::from_secs(3);
+/// On a machine busy with other things.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// The witness stays under this.
+const WITNESS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Kills that CI has time for; `cargo xtask chaos --scenario witness` has more.
+const KILLS: usize = 4;
+
+#[test]
+fn either_of_two_data_nodes_dies() {
+    let kills = Kills { every: Duration::from_secs(6), down: Duration::from_millis(3500) };
+    let plan =
+        Plan { faults: Faults::Beside(kills, KILLS), clients: 12, accounts: 6, seed: 5, pause: Duration::from_millis(5), history: None };
+    super::with_demo(Options { users: plan.accounts, witness: true, ..Options::default() }, async |demo| {
+        let outcome = carry_out(demo, &plan).await.unwrap();
+        eprintln!("{}", summary(&outcome.document));
+        assert!(outcome.holds, "{:#}", outcome.document);
+        let pause = |q| Duration::from_nanos(percentile(&outcome.pauses.gaps, q));
+        assert!(pause(0.99) <= PAUSE_P99_MAX && pause(1.0) <= PAUSE_MAX, "pauses: {:#}", outcome.document);
+        assert_eq!(outcome.pauses.broken, 0, "sessions broke at living nodes: {:#}", outcome.document);
+        let pid = demo.pids().await.unwrap().into_iter().find(|(node, _)| node == "n3").unwrap().1;
+        let resident = resident(pid).unwrap();
+        eprintln!("the witness takes {} MiB", resident >> 20);
+        assert!(resident < WITNESS_BYTES_MAX, "{resident}");
+        let bodies = demo.dir().join("n3/data/bodies");
+        assert_eq!(files(&bodies), 0, "a witness keeps no body");
+        assert!(files(&demo.dir().join("n1/data/bodies")) > 0, "large bodies are files");
+    });
+}
+
+fn files(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+}
+
+async fn append(demo: &Demo, node: usize, text: &str) -> Result<u32, String> {
+    let trying = async {
+        let mut imap = Imap::login(&demo.nodes[node].imap, "alice", &demo.password).await.map_err(|e| e.to_string())?;
+        let message = format!("Subject: witness\r\n\r\n{text}\r\n");
+        imap.patience = WAIT;
+        imap.append("INBOX", "", message.as_bytes()).await.map(|appended| appended.uid).map_err(|e| e.to_string())
+    };
+    tokio::time::timeout(WAIT, trying).await.map_err(|_| "no answer".to_owned())?
+}
+
+/// The first dies; the second serves alone, and dies as well. What it took alone is on its disk only, so that the first, back again with
+/// the witness, must confirm nothing.
+#[test]
+fn a_second_failure_stops_service_and_loses_nothing() {
+    super::with_demo(Options { witness: true, groups: Some(2), ..Options::default() }, async |demo| {
+        let first = append(demo, 0, "both").await.unwrap();
+        demo.kill("n1").await.unwrap();
+        let alone = append(demo, 1, "alone").await.unwrap();
+        assert!(alone > first);
+        nemesis::wait_alone(demo, Some("n2"), WAIT).await.unwrap();
+        let large = append(demo, 2, &"large".repeat(30_000)).await.unwrap();
+        assert!(large > alone, "through the witness, which serves clients as any node does");
+        demo.kill("n2").await.unwrap();
+        // It cannot become ready: what it lacks is not to be had.
+        let started = demo.verb(&["demo", "start", "n1", "--timeout", "5s", "--dir", &demo.dir().display().to_string()]).await;
+        eprintln!("n1 alone with the witness: {started:?}");
+        let refused = append(demo, 0, "nobody has the last ones").await;
+        assert!(refused.as_ref().is_err_and(|why| why.contains("UNAVAILABLE")), "{refused:?}");
+        let began = Instant::now();
+        demo.start_nodes(&["n2"]).await.unwrap();
+        let again = append(demo, 1, "again").await.unwrap();
+        eprintln!("served again {:?} after the second was started", began.elapsed());
+        assert!(again > large);
+        nemesis::wait_alone(demo, None, WAIT).await.unwrap();
+        // The first has everything now, and can do without the second.
+        demo.kill("n2").await.unwrap();
+        let last = append(demo, 0, "the other way round").await.unwrap();
+        assert!(last > again);
+        nemesis::wait_alone(demo, Some("n1"), WAIT).await.unwrap();
+        let mut imap = Imap::login(&demo.nodes[0].imap, "alice", &demo.password).await.unwrap();
+        imap.select("INBOX", true).await.unwrap();
+        for uid in [first, alone, large, again, last] {
+            let found = imap.uid_fetch(&uid.to_string(), "(BODY.PEEK[])").await.unwrap();
+            assert!(found.len() == 1 && found[0].body.as_ref().is_some_and(|body| body.len() > 20), "{uid}: {found:?}");
+        }
+        demo.start_nodes(&["n2"]).await.unwrap();
+        nemesis::wait_alone(demo, None, WAIT).await.unwrap();
+        // Without the witness both are needed, and there.
+        demo.kill("n3").await.unwrap();
+        assert!(append(demo, 0, "without the witness").await.unwrap() > last);
+    });
+}
