@@ -16,6 +16,7 @@ mod page;
 mod partitions;
 mod paused;
 mod proxies;
+mod roles;
 mod rolling;
 mod rot;
 mod survive;

@@ -17,18 +17,23 @@ const GROUPS: u32 = 4;
 const MOVES_WAIT: Duration = Duration::from_secs(120);
 
 /// A node that no demo watches over.
-struct Extra(Child);
+pub(super) struct Extra(Child);
 
 impl Extra {
     /// Starts node `number` with an empty data directory, at the ports that a demo would give it.
     async fn start(demo: &Demo, number: u32) -> Self {
+        Self::start_as(demo, number, "data").await
+    }
+
+    /// As [`Extra::start`], in this role. A node that joined before goes on with its data.
+    pub(super) async fn start_as(demo: &Demo, number: u32, role: &str) -> Self {
         let invitation = demo.verb(&["node", "invite"]).await.unwrap();
         let token = invitation["token"].as_str().unwrap();
         let (dir, ca) = (demo.dir().join(format!("n{number}")), demo.dir().join("ca"));
         std::fs::create_dir_all(&dir).unwrap();
         let config = dir.join("parliament.toml");
-        std::fs::write(&config, settings(number, &dir, &ca)).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
+        std::fs::write(&config, settings(number, role, &dir, &ca)).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = Command::new(binary::parliament().unwrap());
         command.arg("server").arg("--config").arg(&config).args(["--end-with-stdin", "--join", token]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
@@ -50,7 +55,7 @@ impl Drop for Extra {
     }
 }
 
-fn settings(number: u32, dir: &Path, ca: &Path) -> String {
+fn settings(number: u32, role: &str, dir: &Path, ca: &Path) -> String {
     format!(
         r#"
 [cluster]
@@ -59,6 +64,7 @@ seeds = ["127.0.0.1:17400", "127.0.0.1:27400"]
 [node]
 name = "n{number}"
 zone = "z{number}"
+role = "{role}"
 data_dir = "{dir}/data"
 [tls.mail]
 cert = "{ca}/mail.pem"
@@ -90,12 +96,12 @@ cache_bytes = "64MiB"
     )
 }
 
-fn rows<'a>(document: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn rows<'a>(document: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     document[key].as_array().into_iter().flatten()
 }
 
 /// Waits until `holds` says so of what a verb tells.
-async fn wait_until(demo: &Demo, verb: &[&str], what: &str, holds: impl Fn(&Value) -> bool) {
+pub(super) async fn wait_until(demo: &Demo, verb: &[&str], what: &str, holds: impl Fn(&Value) -> bool) {
     let started = Instant::now();
     loop {
         let told = demo.verb(verb).await;

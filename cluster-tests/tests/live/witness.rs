@@ -33,6 +33,10 @@ fn either_of_two_data_nodes_dies() {
         assert!(pause(0.99) <= PAUSE_P99_MAX && pause(1.0) <= PAUSE_MAX, "pauses: {:#}", outcome.document);
         assert_eq!(outcome.pauses.broken, 0, "sessions broke at living nodes: {:#}", outcome.document);
         let pid = demo.pids().await.unwrap().into_iter().find(|(node, _)| node == "n3").unwrap().1;
+        for words in [["lease", "move", "alice", "--to", "n3"], ["group", "transfer", "1", "--to", "n3"]] {
+            let refused = demo.verb(&words).await.unwrap_err();
+            assert!(refused.contains("cannot"), "{refused}");
+        }
         let resident = resident(pid).unwrap();
         eprintln!("the witness takes {} MiB", resident >> 20);
         assert!(resident < WITNESS_BYTES_MAX, "{resident}");

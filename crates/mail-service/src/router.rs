@@ -526,6 +526,10 @@ impl Local {
         let row = self.account(account).ok().flatten().ok_or(Unserved::NotHolder { hint: None })?;
         let shard = self.shard(row.group).ok_or(Unserved::NotHolder { hint: None })?;
         let record = self.owner_record(&shard, account)?.ok_or(Unserved::NotHolder { hint: None })?;
+        if !self.layout().may_hold(row.group, to) {
+            // It would serve from what it does not have.
+            return Err(Unserved::Busy);
+        }
         let mine = record.owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine {
             return Err(Unserved::NotHolder { hint: record.owner.map(|owner| owner.node) });

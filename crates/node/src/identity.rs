@@ -131,6 +131,10 @@ impl Document {
     pub(crate) fn voter_list(&self) -> VoterList {
         VoterList { version: VotersVersion(self.voters_version), nodes: self.voters(GroupId::CLUSTER) }
     }
+    /// The group's voters that may lead it and hold its users.
+    pub(crate) fn keepers(&self, group: GroupId) -> Vec<NodeId> {
+        self.voters(group).into_iter().filter(|node| group == GroupId::CLUSTER || self.role(*node) == NodeRole::Data).collect()
+    }
     pub(crate) fn learners(&self, group: GroupId) -> Vec<NodeId> {
         row(&self.learners, group)
     }

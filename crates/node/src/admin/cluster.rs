@@ -167,8 +167,8 @@ pub(super) async fn transfer(asked: &Asked, request: &api::GroupTransfer) -> Out
     }
     let group = GroupId(request.group);
     let to = cluster.named(&request.to).ok_or_else(|| wrong(format!("there is no node {}", request.to)))?;
-    if !cluster.voters(group).contains(&to) {
-        return Err(wrong(format!("{} has no copy of group {group}", request.to)));
+    if !cluster.keepers(group).contains(&to) {
+        return Err(wrong(format!("{} cannot lead group {group}", request.to)));
     }
     let message = format!("{} leads group {group}", request.to);
     if request.dry_run {

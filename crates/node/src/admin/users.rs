@@ -240,7 +240,7 @@ fn lease_row(asked: &Asked, account: &AccountRecord, known: &AccountFacts) -> ap
         boot: known.owner.map_or(0, |(_, boot)| boot),
         fence: known.fence,
         live: known.live,
-        candidates: cluster.voters(account.group).into_iter().map(|node| cluster.name_of(node)).collect(),
+        candidates: cluster.keepers(account.group).into_iter().map(|node| cluster.name_of(node)).collect(),
     }
 }
 
@@ -276,8 +276,8 @@ pub(super) async fn move_lease(asked: &Asked, request: &api::LeaseMove) -> Outco
     let account = find(asked, &request.user).await?;
     let cluster = &*asked.running.document();
     let known = known_of_one(asked, &account).await?;
-    let to = cluster.named(&request.to).filter(|node| cluster.voters(account.group).contains(node)).ok_or_else(|| {
-        AdminError::new("PC320", exit::USAGE, format!("{} has no copy of {}", request.to, account.name))
+    let to = cluster.named(&request.to).filter(|node| cluster.keepers(account.group).contains(node)).ok_or_else(|| {
+        AdminError::new("PC320", exit::USAGE, format!("{} cannot hold {}", request.to, account.name))
             .with_hint(format!("candidates are {}", lease_row(asked, &account, &known).candidates.join(", ")))
     })?;
     let try_again = |why: String| {
