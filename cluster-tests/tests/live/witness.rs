@@ -1,12 +1,17 @@
 //! Two machines with mail and a witness (rule 5): either machine dies at any moment, both die one after the other, the witness dies.
 
-use parliament_cluster_tests::checkers::pauses::percentile;
+use parliament_cluster_tests::checkers::{self, pauses::percentile};
 use parliament_cluster_tests::demo::{Demo, Options};
+use parliament_cluster_tests::history::Recorder;
 use parliament_cluster_tests::imap::Imap;
+use parliament_cluster_tests::load::Load;
 use parliament_cluster_tests::nemesis::{self, Kills};
 use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
 use parliament_cluster_tests::usage::resident;
+use parliament_cluster_tests::{run, scan};
+use serde_json::json;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The promise is that service returns within 3 s.
@@ -114,5 +119,43 @@ fn a_second_failure_stops_service_and_loses_nothing() {
         // Without the witness both are needed, and there.
         demo.kill("n3").await.unwrap();
         assert!(append(demo, 0, "without the witness").await.unwrap() > last);
+    });
+}
+
+/// With its partner dead, the one that serves alone is killed under load and started again: its witness must not have more than it.
+#[test]
+fn the_one_that_serves_alone_dies_again_and_again() {
+    super::with_demo(Options { witness: true, groups: Some(2), users: 4, ..Options::default() }, async |demo| {
+        demo.kill("n2").await.unwrap();
+        nemesis::wait_alone(demo, Some("n1"), WAIT).await.unwrap();
+        let recorder = Arc::new(Recorder::new(None).unwrap());
+        let witness = &demo.nodes[2..];
+        let load = Load {
+            servers: run::servers_of(witness),
+            accounts: demo.accounts(),
+            password: demo.password.clone(),
+            clients: 8,
+            sizes: vec![300, 20_000],
+            pause: Duration::ZERO,
+            seed: 3,
+            name: "w".to_owned(),
+        };
+        run::note_setup_of(&recorder, witness, &load.keys(), load.seed);
+        let running = load.start(&recorder);
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            recorder.nemesis("kill", "n1", json!({ "reason": "alone", "of": "n2" }));
+            demo.kill("n1").await.unwrap();
+            demo.start_nodes(&["n1"]).await.unwrap();
+            demo.wait_ready("n1", Duration::from_secs(20)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.stop().await;
+        demo.start_nodes(&["n2"]).await.unwrap();
+        nemesis::wait_alone(demo, None, WAIT).await.unwrap();
+        scan::at_nodes(demo, witness, &demo.accounts(), &recorder).await.unwrap();
+        assert_eq!(run::replicas_equal(demo).await, Ok(true));
+        let (holds, document) = checkers::judge(&recorder.finish());
+        assert!(holds, "{document:#}");
     });
 }

@@ -52,7 +52,7 @@ pub(crate) fn step(tables: &mut Overlay<'_>, version: AloneVersion, step: AloneS
         (AloneStep::Begin(who), serving) => {
             let keeps = node(tables, who)?.is_some()
                 && node_role(tables, who)? == NodeRole::Data
-                && node_state(tables, who)? != NodeState::Removed
+                && !matches!(node_state(tables, who)?, NodeState::Removed | NodeState::Lost)
                 && roles(tables)?.values().any(|role| *role == NodeRole::Witness);
             if !keeps || serving.is_some_and(|serving| serving != who) {
                 return Ok(Err(Refused::NotAlone));

@@ -83,6 +83,8 @@ pub enum Refused {
     },
     /// Another data node serves alone, or none does, or there is no witness.
     NotAlone,
+    /// The node serves alone.
+    ServesAlone,
 }
 
 /// A command's result.
@@ -327,6 +329,8 @@ mod tests {
         }
         assert_eq!(step(&mut machine, 0, AloneStep::End), Err(Refused::NotAlone));
         assert_eq!(step(&mut machine, 0, one), Ok(Reply::Done));
+        let lost = |node| Command::SetNodeState { node: NodeId(node), state: NodeState::Lost };
+        assert_eq!(machine.run(&lost(1)), Err(Refused::ServesAlone), "what it took is nowhere else");
         assert_eq!(step(&mut machine, 0, two), Err(Refused::StaleAlone { version: AloneVersion(1) }), "decided on old facts");
         assert_eq!(step(&mut machine, 1, two), Err(Refused::NotAlone), "it lacks what the first took alone");
         assert_eq!(step(&mut machine, 1, AloneStep::Over), Err(Refused::NotAlone), "not before the witness waits for both again");

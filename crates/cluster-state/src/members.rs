@@ -2,6 +2,7 @@
 //!
 //! The records of `Form` stay as they were written; what changes afterwards has tables of its own.
 
+use crate::alone::alone;
 use crate::apply::{Applied, Refused, Reply};
 use crate::node::{NodeRecord, cluster, node, nodes, placement};
 use crate::record::{self, all, get, key, put};
@@ -201,6 +202,8 @@ pub(crate) fn set_node_state(tables: &mut Overlay<'_>, id: NodeId, state: NodeSt
     }
     match (node_state(tables, id)?, state) {
         (NodeState::Removed, _) => Ok(Err(Refused::Removed)),
+        // What it took alone, nobody else has.
+        (_, NodeState::Lost) if alone(tables)?.node == Some(id) => Ok(Err(Refused::ServesAlone)),
         // Only `RemoveNode` removes, because it looks at what the node still holds.
         (_, NodeState::Removed) => Ok(Err(Refused::HoldsCopies)),
         _ => set_state(tables, id, state),

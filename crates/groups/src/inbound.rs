@@ -235,7 +235,14 @@ impl LaneTask {
                 request = self.requests.recv(), if may_take => LaneEvent::Request(request),
             };
             match event {
-                LaneEvent::Request(None) => return,
+                // openraft goes on with what it has: what was let pass is under way until it has answered.
+                LaneEvent::Request(None) => {
+                    while !self.passed.is_empty() {
+                        let result = next_result(&mut self.session).await;
+                        self.result(result);
+                    }
+                    return;
+                }
                 LaneEvent::Request(Some(Queued { seq, request, answer })) => self.take(Waiter { seq, answer, _permit: None }, request),
                 LaneEvent::Gated(gated) => {
                     if let Some((waiter, _)) = self.gating.take() {

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Bytes of entries that one message to a peer, or one step of a replay, carries; a single larger entry goes alone.
 pub(crate) const READ_BYTES: usize = 1024 * 1024;
@@ -34,6 +34,8 @@ struct Ends {
 pub(crate) struct LogStore {
     log: GroupLog,
     ends: Arc<Mutex<Ends>>,
+    /// The greatest entry known to be durable here. One of a later term is greater, whatever was truncated before it.
+    durable: Arc<watch::Sender<Option<LogId>>>,
 }
 
 impl LogStore {
@@ -43,12 +45,20 @@ impl LogStore {
         let purged = state.purged.map(|(_, marker)| decode_log_id(marker)).transpose().map_err(io::Error::other)?;
         let vote = state.vote.map(decode_vote).transpose().map_err(io::Error::other)?;
         let committed = state.committed.map(decode_log_id).transpose().map_err(io::Error::other)?;
-        let store = Self { log, ends: Arc::new(Mutex::new(Ends { vote, committed, purged, last: purged })) };
+        let ends = Arc::new(Mutex::new(Ends { vote, committed, purged, last: purged }));
+        let store = Self { log, ends, durable: Arc::new(watch::Sender::new(purged)) };
         if let Some(index) = state.last_index.filter(|index| purged.is_none_or(|p| p.index() < *index)) {
             let last = store.entry(index)?.ok_or_else(|| io::Error::other(format!("the log lacks its last entry {index}")))?;
             lock(&store.ends).last = Some(last.log_id);
+            store.durable.send_replace(Some(last.log_id));
         }
         Ok(store)
+    }
+
+    /// Waits until an entry is durable here.
+    pub(crate) async fn wait_durable(&self, entry: LogId) {
+        // The sender lives as long as this.
+        let _ = self.durable.subscribe().wait_for(|durable| *durable >= Some(entry)).await;
     }
 
     fn ends(&self) -> Ends {
@@ -242,7 +252,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 (entry.log_id.index(), encode_entry(&entry))
             })
             .collect();
-        self.log.append(encoded, Box::new(move |result| callback.io_completed(result.map_err(fault))));
+        let durable = self.durable.clone();
+        let done: Completion = Box::new(move |result| {
+            if result.is_ok() {
+                durable.send_if_modified(|known| last > *known && std::mem::replace(known, last) != last);
+            }
+            callback.io_completed(result.map_err(fault));
+        });
+        self.log.append(encoded, done);
         // Only now: a reader must find all that the ends promise.
         if last.is_some() {
             lock(&self.ends).last = last;

@@ -1,6 +1,7 @@
 //! openraft's network traits over [`PeerLink`](crate::link::PeerLink).
 
 use crate::link::{CallKind, LinkError, Peers};
+use crate::log_store::LogStore;
 use crate::mux::{Answers, Mux, OpenStream};
 use crate::snapshots::SnapshotFile;
 use crate::types::{NodeInfo, SnapshotMeta, TypeConfig, Vote};
@@ -48,11 +49,12 @@ pub(crate) struct Network {
     peers: Arc<dyn Peers>,
     muxes: Mutex<HashMap<u64, (NodeInfo, Arc<Mux>)>>,
     next_seq: Arc<AtomicU64>,
+    log: LogStore,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>) -> Self {
-        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq }
+    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>, log: LogStore) -> Self {
+        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq, log }
     }
 
     fn client(&self, target: u64, info: &NodeInfo, lane: Lane) -> Client {
@@ -65,7 +67,8 @@ impl Network {
                 mux
             }
         };
-        Client { group: self.group, node: self.node, target, mux, lane }
+        let log = info.witness.then(|| self.log.clone());
+        Client { group: self.group, node: self.node, target, mux, lane, log }
     }
 }
 
@@ -87,6 +90,9 @@ pub(crate) struct Client {
     target: u64,
     mux: Arc<Mux>,
     lane: Lane,
+    /// To a witness goes only what is durable here: its log must not be ahead of that of the one node that has the bodies, should that
+    /// one lose power, for it does not stand for election.
+    log: Option<LogStore>,
 }
 
 impl Client {
@@ -249,6 +255,11 @@ where
     async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), LinkError> {
         if self.client.lane == Lane::Heartbeat {
             tokio::time::sleep_until(next_on_grid(Instant::now())).await;
+        }
+        if let (Some(log), Some(last)) = (&self.client.log, request.entries.last())
+            && tokio::time::timeout(STALL, log.wait_durable(last.log_id)).await.is_err()
+        {
+            return Err(LinkError::Unreachable("the own disk is too slow".into()));
         }
         let head = Head { lane: self.client.lane, seq: self.stream.next_seq() };
         let frame = wire::encode_append(head, request);

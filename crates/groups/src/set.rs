@@ -114,7 +114,7 @@ impl GroupSet {
         let prepared = tokio::task::spawn_blocking(move || start::open(start, machine)).await.map_err(io::Error::other)??;
         prepared.settle().await?;
         let core = prepared.core.clone();
-        let network = Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone());
+        let network = Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone(), prepared.log.clone());
         let machine = StateMachine::new(core.clone(), self.executor.clone(), self.builds.clone());
         let (node, log) = (self.config.node.0, prepared.log);
         // A witness never stands for election.

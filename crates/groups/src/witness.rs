@@ -116,6 +116,8 @@ impl Witnessing {
             EntryPayload::Membership(members) => Some(members),
             _ => None,
         });
+        let me = *hosted.raft.node_id();
+        let spares = |members: &Membership| spares(members, me);
         spares(known.membership()) && passed.iter().all(|(_, members)| spares(members)) && coming.into_iter().all(spares)
     }
 
@@ -130,11 +132,12 @@ impl Witnessing {
     }
 }
 
-/// True when every majority has two nodes with bodies.
-fn spares(members: &Membership) -> bool {
+/// True when every majority has two nodes with bodies. `me` has none, even where the group was not told so.
+fn spares(members: &Membership, me: u64) -> bool {
     let configs = members.get_joint_config();
-    let witnesses =
-        |config: &std::collections::BTreeSet<u64>| config.iter().filter(|id| members.get_node(id).is_some_and(|info| info.witness)).count();
+    let witnesses = |config: &std::collections::BTreeSet<u64>| {
+        config.iter().filter(|id| **id == me || members.get_node(id).is_some_and(|info| info.witness)).count()
+    };
     !configs.is_empty() && configs.iter().all(|config| (config.len() / 2 + 1).saturating_sub(witnesses(config)) >= 2)
 }
 
@@ -145,7 +148,13 @@ pub(crate) async fn pass(
     source: NodeId,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Result<(AppendEntriesRequest<TypeConfig>, Option<Permit>), String> {
-    let Some(last) = request.entries.last().map(|entry| entry.log_id.index()) else { return Ok((request, None)) };
+    let Some(last) = request.entries.last().map(|entry| entry.log_id.index()) else {
+        // A leader that is cut off from the one that serves alone would keep its lease by these, and nobody else could lead.
+        return match witnessing.rule.alone() {
+            Some(alone) if alone != source => Err("another node serves alone".into()),
+            _ => Ok((request, None)),
+        };
+    };
     let deadline = Instant::now() + WAIT_MAX;
     loop {
         let (heard, changed) = (witnessing.heard.notified(), witnessing.rule.changed.notified());
@@ -185,12 +194,13 @@ mod tests {
 
     #[test]
     fn a_witness_counts_only_beside_two_nodes_with_bodies() {
-        let spare = |configs: &[&[u64]], witnesses: &[u64]| spares(&members(configs, witnesses));
+        let spare = |configs: &[&[u64]], witnesses: &[u64]| spares(&members(configs, witnesses), 3);
         assert!(!spare(&[&[1, 2, 3]], &[3]), "with one of them it would be a majority");
         assert!(!spare(&[&[1, 3]], &[3]));
         assert!(spare(&[&[1, 2, 3, 4]], &[3]), "while a third data node comes or one is replaced");
         assert!(!spare(&[&[1, 2, 3], &[1, 2, 3, 4]], &[3]), "both majorities are needed, so the weaker one counts");
         assert!(spare(&[&[1, 2, 4]], &[3]), "it has no vote");
         assert!(!spare(&[&[1, 2, 3, 4]], &[3, 4]), "a second witness");
+        assert!(!spare(&[&[1, 2, 3]], &[]), "the group was not told what it is");
     }
 }

@@ -4,7 +4,7 @@
 use crate::ask::{Facts, Question, Reply, ask_within};
 use crate::identity::Document;
 use crate::running::Running;
-use parliament_cluster_state::{self as state, Alone, AloneStep, Command};
+use parliament_cluster_state::{self as state, Alone, AloneStep, Command, NodeState};
 use parliament_groups::WitnessRule;
 use parliament_ids::limits::SUPPORT_MS;
 use parliament_ids::{AloneVersion, GroupId, NodeId, NodeRole};
@@ -28,6 +28,8 @@ const FACTS_EVERY: u64 = 5;
 const FACTS_WITHIN: Duration = Duration::from_secs(2);
 /// A node that is so few entries behind has caught up: the last ones come while both are waited for again.
 const NEARLY: u64 = 200;
+/// A data node that says that it cannot do its part is waited for so long, ms.
+const UNFIT_MS: u64 = 5_000;
 /// How often the witness looks whether all is there.
 const OVER_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a change of the record may take, ms.
@@ -86,7 +88,7 @@ pub(crate) async fn listen(running: Arc<Running>) {
     while !running.is_draining() {
         interval.tick().await;
         let document = running.document();
-        if !has_witness(&document) {
+        if !has_witness(&document) && known(&running).node.is_none() {
             continue;
         }
         for member in document.members.iter().filter(|member| member.role == NodeRole::Data && member.id != running.local.me.0) {
@@ -100,20 +102,27 @@ fn has_witness(document: &Document) -> bool {
     document.members.iter().any(|member| member.role == NodeRole::Witness)
 }
 
-/// The data nodes that vote beside a witness, in any group.
+/// The data nodes of the groups that are two of them and a witness: in any other every majority has two nodes with bodies.
 fn pair(document: &Document) -> Option<BTreeSet<NodeId>> {
-    let is_witness = |node: &NodeId| document.role(*node) == NodeRole::Witness;
     let rows = (1..=document.groups).map(|group| document.voters(GroupId(group)));
-    let beside = rows.filter(|voters| voters.iter().any(is_witness)).flatten();
-    let pair: BTreeSet<NodeId> = beside.filter(|node| !is_witness(node)).collect();
+    let data =
+        |voters: Vec<NodeId>| -> BTreeSet<NodeId> { voters.into_iter().filter(|node| document.role(*node) == NodeRole::Data).collect() };
+    let beside = rows.filter(|voters| voters.iter().any(|node| document.role(*node) == NodeRole::Witness)).map(data);
+    let pair: BTreeSet<NodeId> = beside.filter(|data| data.len() <= 2).flatten().collect();
     (!pair.is_empty()).then_some(pair)
+}
+
+/// All data nodes that vote in any group.
+fn voters(document: &Document) -> BTreeSet<NodeId> {
+    let voters = (1..=document.groups).flat_map(|group| document.voters(GroupId(group)));
+    voters.filter(|node| document.role(*node) == NodeRole::Data).collect()
 }
 
 /// On the leader of group 0: decides for as long as the node runs.
 pub(crate) async fn decide(running: Arc<Running>) {
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut number, mut caught_up) = (0_u64, BTreeSet::new());
+    let (mut number, mut caught_up, mut unfit) = (0_u64, BTreeSet::new(), BTreeMap::new());
     while !running.is_draining() {
         interval.tick().await;
         number += 1;
@@ -125,17 +134,52 @@ pub(crate) async fn decide(running: Arc<Running>) {
         if present.node.is_none() || present.ending {
             caught_up.clear();
         } else if number.is_multiple_of(FACTS_EVERY) {
-            caught_up = who_caught_up(&running, &pair(&document).unwrap_or_default()).await;
+            caught_up = who_caught_up(&running, &voters(&document), present.node).await;
         }
-        let sight = look(&running, &document, number, &caught_up).await;
+        note_unfit(&running, &document, &mut unfit);
+        let mut sight = look(&running, &document, number, present.node.is_some(), &caught_up).await;
+        leave_out(&mut sight, &unfit);
         let Some(change) = next(present.node, present.ending, &sight) else { continue };
         let step = match change {
-            Next::Begin(_) if !running.config.cluster.serve_alone => continue,
+            Next::Begin(node) if !may_begin(&running, &document, node, &sight) => continue,
             Next::Begin(node) => AloneStep::Begin(node),
             Next::End => AloneStep::End,
-            Next::Over => AloneStep::Over,
+            Next::Over if all_have_all(&running, &sight.voters).await => AloneStep::Over,
+            Next::Over => continue,
         };
         propose(&running, present.version, step).await;
+    }
+}
+
+/// What the operator has decided: for good by a setting, or by giving the other node up for dead.
+fn may_begin(running: &Running, document: &Document, node: NodeId, sight: &Sight) -> bool {
+    let mut others = sight.pair.iter().flatten().filter(|other| **other != node);
+    running.config.cluster.serve_alone || others.all(|other| document.state(*other) == NodeState::Lost)
+}
+
+/// Since when a data node has said that it cannot do its part, ms: it answers, and its copies wait for what only it can mend.
+fn note_unfit(running: &Running, document: &Document, unfit: &mut BTreeMap<NodeId, u64>) {
+    let now = boot_ms();
+    for node in voters(document) {
+        let pulse = if node == running.local.me { Some(running.pulse()) } else { running.hearsay.pulse(node) };
+        if pulse.is_some_and(|pulse| pulse.disk_full || !pulse.stopped.is_empty() || !pulse.aside.is_empty()) {
+            unfit.entry(node).or_insert(now);
+        } else {
+            unfit.remove(&node);
+        }
+    }
+}
+
+/// One that is unfit for a while counts as if nobody heard it.
+fn leave_out(sight: &mut Sight, unfit: &BTreeMap<NodeId, u64>) {
+    let now = boot_ms();
+    for (node, since) in unfit.iter().filter(|(_, since)| **since + UNFIT_MS <= now) {
+        let silent = Heard::Silent(now - since);
+        sight.caught_up.remove(node);
+        sight.heard.insert(*node, silent);
+        for who in sight.voters.iter().filter(|who| *who != node) {
+            sight.told.insert((*who, *node), silent);
+        }
     }
 }
 
@@ -146,10 +190,9 @@ async fn propose(running: &Arc<Running>, version: AloneVersion, step: AloneStep)
     }
 }
 
-async fn look(running: &Arc<Running>, document: &Document, number: u64, caught_up: &BTreeSet<NodeId>) -> Sight {
-    let me = running.local.me;
-    let mut sight = Sight { pair: pair(document), caught_up: caught_up.clone(), ..Sight::default() };
-    let Some(pair) = sight.pair.clone() else { return sight };
+async fn look(running: &Arc<Running>, document: &Document, number: u64, is_alone: bool, caught_up: &BTreeSet<NodeId>) -> Sight {
+    let (me, pair) = (running.local.me, voters(document));
+    let mut sight = Sight { pair: self::pair(document), voters: pair.clone(), caught_up: caught_up.clone(), ..Sight::default() };
     for node in &pair {
         let heard = if *node == me { Some(Heard::For(u64::MAX)) } else { running.alone.heard(*node) };
         sight.heard.extend(heard.map(|heard| (*node, heard)));
@@ -157,7 +200,7 @@ async fn look(running: &Arc<Running>, document: &Document, number: u64, caught_u
         sight.leads.extend(leads.map(|leads| (*node, leads)));
     }
     let silent = sight.heard.values().any(|heard| matches!(heard, Heard::Silent(ms) if *ms >= DOWN_MS));
-    if !silent && !number.is_multiple_of(ASK_EVERY) {
+    if !(silent || is_alone && number.is_multiple_of(FACTS_EVERY) || number.is_multiple_of(ASK_EVERY)) {
         return sight;
     }
     let pairs = pair.iter().flat_map(|who| pair.iter().map(move |whom| (*who, *whom))).filter(|(who, whom)| who != whom);
@@ -182,21 +225,25 @@ async fn facts_of(running: &Arc<Running>, node: NodeId) -> Option<Facts> {
     }
 }
 
-async fn who_caught_up(running: &Arc<Running>, pair: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+/// Those that are near what the one that serves alone has; nobody without its word.
+async fn who_caught_up(running: &Arc<Running>, pair: &BTreeSet<NodeId>, alone: Option<NodeId>) -> BTreeSet<NodeId> {
     let asked = pair.iter().map(|node| async move { (*node, facts_of(running, *node).await) });
     let facts: Vec<(NodeId, Option<Facts>)> = futures::future::join_all(asked).await;
+    if !facts.iter().any(|(node, facts)| Some(*node) == alone && facts.is_some()) {
+        return BTreeSet::new();
+    }
     let committed = |group: &u32| {
         let rows = facts.iter().filter_map(|(_, facts)| facts.as_ref()?.groups.get(group));
         rows.filter_map(|row| row.committed).max().unwrap_or(0)
     };
     let near = |facts: &Facts| {
         let behind = |(group, row): (&u32, &crate::ask::GroupFacts)| row.applied.unwrap_or(0) + NEARLY < committed(group);
-        facts.missing_bodies == 0 && facts.aside.is_empty() && facts.caught_up && !facts.groups.iter().any(behind)
+        facts.missing_bodies == 0 && facts.aside.is_empty() && facts.caught_up && !facts.refuses_bodies && !facts.groups.iter().any(behind)
     };
     facts.iter().filter(|(_, facts)| facts.as_ref().is_some_and(near)).map(|(node, _)| *node).collect()
 }
 
-/// On the witness: acknowledges by what group 0 says, and says when everything is on both disks again.
+/// On the witness: acknowledges by what group 0 says, for as long as the node runs.
 pub(crate) async fn witness(running: Arc<Running>) {
     let Some(rule) = running.alone.rule() else { return };
     // What was applied when this node stopped may be less than it has gone by: only all that is committed will do.
@@ -204,27 +251,53 @@ pub(crate) async fn witness(running: Arc<Running>) {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
     let mut applied = running.local.cluster.watch_applied();
-    let mut ends: Option<(AloneVersion, BTreeMap<GroupId, u64>)> = None;
+    let mut ending: Option<(AloneVersion, tokio::task::JoinHandle<()>)> = None;
     while !running.is_draining() {
         applied.mark_unchanged();
         let present = known(&running);
         rule.set_alone(present.node.filter(|_| !present.ending));
-        if present.ending {
-            if ends.as_ref().is_none_or(|(version, _)| *version != present.version) {
-                // From here on nothing is acknowledged that only one has; what was is in the logs here.
-                rule.settled().await;
-                ends = own_ends(&running).map(|ends| (present.version, ends));
-            }
-            if let Some((version, ends)) = &ends
-                && has_all(&running, present.node, ends).await
-            {
-                propose(&running, *version, AloneStep::Over).await;
-            }
+        let stale = |(version, _): &mut (AloneVersion, _)| !present.ending || *version != present.version;
+        // What it found out is worth nothing once the record has changed, and must not hold up what follows.
+        if let Some((_, task)) = ending.take_if(stale) {
+            task.abort();
         }
-        let wait = if present.ending { OVER_INTERVAL } else { Duration::from_secs(1) };
+        if present.ending && ending.is_none() {
+            ending = Some((present.version, tokio::spawn(end(running.clone(), rule.clone(), present.version))));
+        }
         // Group 0 stops with the node.
-        let _ = tokio::time::timeout(wait, applied.changed()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), applied.changed()).await;
     }
+}
+
+/// Says that it is over once every data node has everything.
+async fn end(running: Arc<Running>, rule: Arc<WitnessRule>, version: AloneVersion) {
+    // From here on nothing is acknowledged that only one has; what was is in the logs here.
+    rule.settled().await;
+    let ends = loop {
+        match own_ends(&running) {
+            Some(ends) => break ends,
+            None => tokio::time::sleep(OVER_INTERVAL).await,
+        }
+    };
+    loop {
+        if have_all(&running, &voters(&running.document()), &ends).await {
+            propose(&running, version, AloneStep::Over).await;
+        }
+        tokio::time::sleep(OVER_INTERVAL).await;
+    }
+}
+
+/// The same where no group has a witness any more: up to where the data nodes' own logs end.
+async fn all_have_all(running: &Arc<Running>, voters: &BTreeSet<NodeId>) -> bool {
+    let mut ends: BTreeMap<GroupId, u64> = BTreeMap::new();
+    for node in voters {
+        let Some(facts) = facts_of(running, *node).await else { return false };
+        for (group, row) in facts.groups.iter().filter(|(group, _)| **group != 0) {
+            let end = ends.entry(GroupId(*group)).or_default();
+            *end = row.committed.unwrap_or(0).max(*end);
+        }
+    }
+    have_all(running, voters, &ends).await
 }
 
 /// Where the logs end here; `None` unless this node is the one witness of every group.
@@ -239,17 +312,17 @@ fn own_ends(running: &Running) -> Option<BTreeMap<GroupId, u64>> {
     (1..=document.groups).map(|group| end(GroupId(group))).collect()
 }
 
-/// True when every data node beside the one that served alone has all entries up to these, and their bodies.
-async fn has_all(running: &Arc<Running>, alone: Option<NodeId>, ends: &BTreeMap<GroupId, u64>) -> bool {
-    let others: Vec<NodeId> = pair(&running.document()).unwrap_or_default().into_iter().filter(|node| Some(*node) != alone).collect();
-    let mut all = !others.is_empty();
-    for node in others {
-        let Some(facts) = facts_of(running, node).await else { return false };
+/// True when each of these data nodes has all entries up to these of the groups that it votes in, and their bodies.
+async fn have_all(running: &Arc<Running>, voters: &BTreeSet<NodeId>, ends: &BTreeMap<GroupId, u64>) -> bool {
+    let document = running.document();
+    let mut all = !voters.is_empty();
+    for node in voters {
+        let Some(facts) = facts_of(running, *node).await else { return false };
         let complete = |group: &GroupId, end: u64| facts.groups.get(&group.0).is_some_and(|row| row.complete >= Some(end));
-        for (group, _) in ends.iter().filter(|(group, end)| !complete(group, **end)) {
+        let due = ends.iter().filter(|(group, _)| document.voters(**group).contains(node));
+        for (group, _) in due.filter(|(group, end)| !complete(group, **end)) {
             all = false;
-            let asked = ask_within(running, node, &Question::Check { group: group.0 }, FACTS_WITHIN).await;
-            if asked.is_err() {
+            if ask_within(running, *node, &Question::Check { group: group.0 }, FACTS_WITHIN).await.is_err() {
                 return false;
             }
         }

@@ -20,6 +20,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const UNFIT_EVERY: u64 = 6;
 /// Every how many looks copies without a vote are looked after.
 const COPIES_EVERY: u64 = 2;
+/// The same where there are none: what a removed one has left behind.
+const LEFT_OVER_EVERY: u64 = 60;
 /// How long a removed node is still told what group 0 commits.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Groups of which copies are under way at once.
@@ -131,7 +133,8 @@ async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Re
             begin(running, &sight, change).await;
         }
     }
-    if number.is_multiple_of(COPIES_EVERY) {
+    let every = if sight.document.members.iter().any(|member| member.role == NodeRole::Copy) { COPIES_EVERY } else { LEFT_OVER_EVERY };
+    if number.is_multiple_of(every) {
         members_without_a_vote(running, &sight).await;
     }
     bury(running, &sight).await;
@@ -271,28 +274,24 @@ fn add_learner(group: GroupId, member: &Member, since: u64) -> Question {
     Question::AddLearner { group: group.0, node: member.id, address, zone, since, witness }
 }
 
-/// Nodes that follow every group without a vote are members of each while they are to be.
+/// Nodes that follow every group without a vote are members of each while they are to be, and nobody else is who has no part in it.
 async fn members_without_a_vote(running: &Arc<Running>, sight: &Sight) {
-    let copies = |member: &&Member| member.role == NodeRole::Copy;
-    let resting: Vec<&Copies> = sight.copies.iter().filter(|row| row.learners.is_empty() && row.leaving.is_empty()).collect();
-    if sight.document.members.iter().filter(copies).count() == 0 {
-        return;
-    }
+    let copiers: BTreeSet<NodeId> = sight.document.copiers().into_iter().collect();
     let facts = ask_everybody(running, sight).await;
-    for copies_of in resting {
-        let group = copies_of.group;
+    for row in sight.copies.iter().filter(|row| row.learners.is_empty() && row.leaving.is_empty()) {
+        let group = row.group;
         let Some(led) = led(group, &facts).filter(|led| led.changing_to.is_none()) else { continue };
-        let due = sight.document.members.iter().filter(copies).find_map(|member| {
-            let id = NodeId(member.id);
-            let open = facts.get(&id).and_then(|facts| word(group, facts)).is_some_and(|word| word.open);
-            match (member.state == NodeState::Active, led.members.contains(&id)) {
-                (true, false) if open => Some(add_learner(group, member, led.since)),
-                (false, true) => Some(Question::RemoveLearner { group: group.0, node: id.0, since: led.since }),
-                _ => None,
-            }
-        });
+        let fit = |id: &NodeId| facts.get(id).is_none_or(|facts| !facts.unfit.contains(&group.0));
+        let open = |id: &NodeId| facts.get(id).and_then(|facts| word(group, facts)).is_some_and(|word| word.open);
+        let stays = |id: &NodeId| led.voters.contains(id) || (copiers.contains(id) && fit(id));
+        let gone = led.members.iter().find(|id| !stays(id));
+        let new = copiers.iter().filter(|id| !led.members.contains(id) && open(id)).find_map(|id| sight.document.member(*id));
         // One per look and group: each changes what the next rests on.
-        let Some(change) = due else { continue };
+        let change = match (gone, new) {
+            (Some(gone), _) => Question::RemoveLearner { group: group.0, node: gone.0, since: led.since },
+            (None, Some(new)) => add_learner(group, new, led.since),
+            (None, None) => continue,
+        };
         match ask(running, led.leader, &change).await {
             Ok(Reply::Order(Ok(()))) => tracing::info!(%group, ?change, "carried out"),
             other => tracing::debug!(%group, ?change, ?other, "not carried out yet"),

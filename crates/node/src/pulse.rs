@@ -38,6 +38,9 @@ pub(crate) struct Pulse {
     /// Terms of the groups it leads.
     pub(crate) leads: BTreeMap<u32, u64>,
     pub(crate) stopped: BTreeSet<u32>,
+    /// Groups that have a copy there and cannot be opened.
+    #[serde(default)]
+    pub(crate) aside: BTreeSet<u32>,
     /// Take-overs since its start, by former holder: users, and the longest of the latest run, ms.
     pub(crate) taken: BTreeMap<u64, (u64, u64)>,
     /// What it hears of the others.
@@ -213,6 +216,7 @@ impl Running {
             disk_full: self.journal.space() >= Space::NoBodies,
             leads,
             stopped,
+            aside: self.aside().keys().map(|group| group.0).collect(),
             taken: taken.map(|(node, row)| (node.0, (row.users, row.took_ms))).collect(),
             hears: self.hears(),
             boot_clock_ms: boot_ms(),

@@ -179,16 +179,18 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) -> Option<HashSe
     let tables = shard.group.tables();
     let bodies = &running.local.bodies;
     let mut missing = HashSet::new();
+    let mut named = HashSet::new();
     let looked = view::accounts_with_records(tables).and_then(|accounts| {
-        accounts.into_iter().try_for_each(|account| {
-            view::bodies(tables, account, &mut |hash| {
-                if bodies.store().size(&hash).is_none() {
-                    bodies.want(hash, false);
-                    if missing.len() <= MISSING_REMEMBERED {
-                        missing.insert(hash);
-                    }
+        accounts.into_iter().try_fold(true, |steady, account| {
+            named.clear();
+            let seen = references(tables, account, &mut named)?.is_some();
+            for hash in named.iter().filter(|hash| bodies.store().size(hash).is_none()) {
+                bodies.want(*hash, false);
+                if missing.len() <= MISSING_REMEMBERED {
+                    missing.insert(*hash);
                 }
-            })
+            }
+            Ok(steady && seen)
         })
     });
     match looked {
@@ -196,8 +198,10 @@ pub(crate) fn fill_in_bodies(running: &Running, group: GroupId) -> Option<HashSe
             tracing::error!(%group, %fault, "the look for missing bodies");
             return None;
         }
-        Ok(()) if !missing.is_empty() => tracing::info!(%group, missing = missing.len(), "bodies are missing here and are being pulled"),
-        Ok(()) => {}
+        // Something may have been moved behind the reader's back.
+        Ok(false) => return None,
+        Ok(true) if !missing.is_empty() => tracing::info!(%group, missing = missing.len(), "bodies are missing here and are being pulled"),
+        Ok(true) => {}
     }
     Some(missing)
 }

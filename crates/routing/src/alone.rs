@@ -14,15 +14,18 @@ pub const BACK_MS: u64 = 1_000;
 /// What is known now. Times are as of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Sight {
-    /// The data nodes that vote beside the witness, in any group; `None` when no group has a witness.
+    /// The data nodes of those groups that are two data nodes and a witness; `None` when there is no such group.
     pub pair: Option<BTreeSet<NodeId>>,
+    /// All data nodes that vote in any group.
+    pub voters: BTreeSet<NodeId>,
     /// Since when the decider hears each of them, or hears it no more, ms. Its own row says that it hears itself.
     pub heard: BTreeMap<NodeId, Heard>,
     /// What each says of the other, as far as it has answered.
     pub told: BTreeMap<(NodeId, NodeId), Heard>,
     /// How many groups each leads, as far as is known.
     pub leads: BTreeMap<NodeId, usize>,
-    /// Data nodes that are known to have nearly all entries, and lack no body that they know of.
+    /// Data nodes that are known to have nearly all entries that the one that serves alone has told of, and lack no body that they
+    /// know of.
     pub caught_up: BTreeSet<NodeId>,
 }
 
@@ -51,24 +54,31 @@ pub enum Next {
     Begin(NodeId),
     /// The other one is back: both are waited for again.
     End,
-    /// Nobody needs to find out what is missing: there is no witness any more.
+    /// Every data node is to have everything: what the witness sees to, where there is one.
     Over,
 }
 
 /// The next change, from who serves alone and whether that is ending.
 #[must_use]
 pub fn next(alone: Option<NodeId>, ending: bool, sight: &Sight) -> Option<Next> {
-    let Some(pair) = &sight.pair else {
-        // Two data nodes with every entry are waited for by consensus itself.
-        return alone.map(|_| if ending { Next::Over } else { Next::End });
-    };
-    let Some(alone) = alone else { return begin(pair, sight).map(Next::Begin) };
-    let others = || pair.iter().filter(|node| **node != alone);
-    let back = |node: &NodeId| sight.heard.get(node).is_some_and(|heard| heard.is_heard(BACK_MS)) && sight.caught_up.contains(node);
-    match ending {
-        false => (others().count() > 0 && others().all(back)).then_some(Next::End),
-        true => (begin(pair, sight) == Some(alone)).then_some(Next::Begin(alone)),
+    let Some(alone) = alone else { return sight.pair.as_ref().and_then(|pair| begin(pair, sight)).map(Next::Begin) };
+    let others = || sight.voters.iter().copied().filter(|node| *node != alone);
+    let tells = |who, whom| sight.told.get(&(who, whom)).copied();
+    if ending {
+        // Whoever leads more: the other one may lack something.
+        let misses = |other| tells(alone, other).is_some_and(|heard| heard.is_silent(DOWN_MS));
+        let heard = sight.heard.get(&alone).is_some_and(|heard| heard.is_heard(0));
+        if sight.pair.is_some() && heard && others().any(misses) {
+            return Some(Next::Begin(alone));
+        }
+        return sight.pair.is_none().then_some(Next::Over);
     }
+    let hears = |who, whom| tells(who, whom).is_some_and(|heard| heard.is_heard(BACK_MS));
+    let back = |node| {
+        let here = sight.heard.get(&node).is_some_and(|heard| heard.is_heard(BACK_MS));
+        here && hears(alone, node) && hears(node, alone) && sight.caught_up.contains(&node)
+    };
+    (others().count() > 0 && others().all(back)).then_some(Next::End)
 }
 
 /// Who should serve alone, seen without regard to who did so before.
@@ -102,6 +112,7 @@ mod tests {
         let told = [((A, B), told[0]), ((B, A), told[1])];
         Sight {
             pair: Some([A, B].into()),
+            voters: [A, B].into(),
             heard: [(A, heard[0]), (B, heard[1])].into(),
             told: told.into_iter().filter_map(|(pair, heard)| heard.map(|heard| (pair, heard))).collect(),
             ..Sight::default()
@@ -126,8 +137,9 @@ mod tests {
         assert_eq!(next(None, false, &cut), Some(Next::Begin(A)));
         cut.leads = [(A, 1), (B, 3)].into();
         assert_eq!(next(None, false, &cut), Some(Next::Begin(B)));
-        assert_eq!(next(Some(A), false, &cut), None, "it is decided");
-        assert_eq!(next(Some(A), true, &cut), None, "the one that lacks something is never chosen");
+        cut.caught_up = [A, B].into();
+        assert_eq!(next(Some(A), false, &cut), None, "it is decided, and not over while they do not hear each other");
+        assert_eq!(next(Some(A), true, &cut), Some(Next::Begin(A)), "the one that lacks something is never chosen");
         let one_way = sight([For(9_000), For(9_000)], [Some(Silent(CUT_MS)), Some(For(1))]);
         assert_eq!(next(None, false, &one_way), None);
     }
@@ -141,6 +153,8 @@ mod tests {
         assert_eq!(next(Some(A), true, &back), None, "the witness says when it is over");
         back.heard.insert(B, For(BACK_MS - 1));
         assert_eq!(next(Some(A), false, &back), None);
+        let silent = Sight { told: BTreeMap::from([((B, A), For(BACK_MS))]), ..sight([For(9_000), For(9_000)], [None, None]) };
+        assert_eq!(next(Some(A), false, &Sight { caught_up: [A, B].into(), ..silent }), None, "without the word of the one that serves");
         let gone = sight([For(9_000), Silent(DOWN_MS)], [Some(Silent(DOWN_MS)), None]);
         assert_eq!(next(Some(A), true, &gone), Some(Next::Begin(A)), "it went away again");
         assert_eq!(next(Some(B), true, &gone), None, "what the other has is not known to be all");
@@ -148,12 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_witness_nobody_serves_alone() {
+    fn without_a_witness_nobody_begins_and_what_began_ends_likewise() {
         let three = Sight { pair: None, ..sight([For(9_000), Silent(9_000)], [Some(Silent(9_000)), None]) };
         assert_eq!(next(None, false, &three), None);
-        assert_eq!(next(Some(A), false, &three), Some(Next::End));
-        assert_eq!(next(Some(A), true, &three), Some(Next::Over));
-        // While a third data node comes, a majority has two of them.
+        assert_eq!(next(Some(A), false, &three), None, "it may lack something all the same");
+        let heard = Some(For(9_000));
+        let back = Sight { pair: None, caught_up: [A, B].into(), ..sight([For(9_000), For(9_000)], [heard, heard]) };
+        assert_eq!(next(Some(A), false, &back), Some(Next::End));
+        assert_eq!(next(Some(A), true, &back), Some(Next::Over));
+        // While a third data node comes, a majority of a group that has it has two of them.
         let wide = Sight { pair: Some([A, B, NodeId(4)].into()), ..three };
         assert_eq!(next(None, false, &wide), None);
     }

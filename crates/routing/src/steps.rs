@@ -149,7 +149,8 @@ fn leave(row: &Row, led: &Led, words: &BTreeMap<NodeId, Word>, lost: &BTreeSet<N
     if let Some(wait) = silent(present(), words) {
         return wait;
     }
-    let unchecked: Vec<NodeId> = present().filter(|id| !is_complete(*id, led.since, words)).collect();
+    let lacks = |id: NodeId| words.get(&id).is_none_or(|word| word.missing > 0);
+    let unchecked: Vec<NodeId> = present().filter(|id| lacks(*id) || !is_complete(*id, led.since, words)).collect();
     if !unchecked.is_empty() {
         return Step::Check(unchecked);
     }

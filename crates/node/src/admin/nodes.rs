@@ -142,6 +142,7 @@ async fn change(asked: &Asked, command: &Command) -> Result<(), AdminError> {
         Err(Refused::HoldsCopies) => Err(AdminError::new("PC243", exit::TRY_AGAIN, "the node still holds copies")
             .with_hint("`parliament node list` tells how many; wait until none is left")),
         Err(Refused::NotDrained) => Err(not_drained("the node")),
+        Err(Refused::ServesAlone) => Err(serves_alone("the node")),
         Err(refused) => Err(bug(format!("{refused:?}"))),
     }
 }
@@ -149,6 +150,12 @@ async fn change(asked: &Asked, command: &Command) -> Result<(), AdminError> {
 fn not_drained(name: &str) -> AdminError {
     AdminError::new("PC242", exit::USAGE, format!("{name} is not drained"))
         .with_hint("drain it with `parliament node drain`, or when it is dead, remove it with --lost. Nothing was changed.")
+}
+
+fn serves_alone(name: &str) -> AdminError {
+    let message = format!("{name} served alone before it died: what it took then is on its disk only");
+    AdminError::new("PC245", exit::TRY_AGAIN, message)
+        .with_hint("bring it back, at least until `parliament status` names nobody that serves alone. Nothing was changed.")
 }
 
 fn told(message: String, moves: Vec<api::GroupMove>, warnings: Vec<String>) -> Outcome {
@@ -248,11 +255,8 @@ async fn give_up(asked: &Asked, view: &View, node: NodeId, dry_run: bool) -> Out
     if view.up.contains(&node) {
         return Err(AdminError::new("PC242", exit::USAGE, format!("{name} answers")).with_hint("drain it instead. Nothing was changed."));
     }
-    let alone = crate::alone::known(&asked.running).node;
-    if alone == Some(node) {
-        let message = format!("{name} served alone before it died: what it took then is on its disk only");
-        return Err(AdminError::new("PC245", exit::TRY_AGAIN, message)
-            .with_hint("bring it back, at least until `parliament status` names nobody that serves alone. Nothing was changed."));
+    if crate::alone::known(&asked.running).node == Some(node) {
+        return Err(serves_alone(&name));
     }
     view.others_can_do_without(node)?;
     let mut warnings = Vec::new();
