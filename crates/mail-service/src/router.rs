@@ -12,7 +12,7 @@ use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
 use parliament_mail_api::{Answer, Call, Changed, Delta, MailService, Rejection, Request, Unserved, Watch};
 use parliament_mailbox_state::view::{self, Presence};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand};
-use parliament_routing::{Facts, OwnerFacts, Step, decide};
+use parliament_routing::{Facts, OwnerFacts, Step, decide, heir};
 use parliament_rpc::{LinkError, Method};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -174,10 +174,13 @@ impl Local {
                 return Ok(answer);
             }
             let failed = match decide(&facts) {
-                Step::Serve => match self.serve(row.group, &call, None, deadline).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(unserved) => unserved,
-                },
+                Step::Serve => {
+                    self.follow.used(call.owner, relayed_by.unwrap_or(self.me), &call.body);
+                    match self.serve(row.group, &call, None, deadline).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(unserved) => unserved,
+                    }
+                }
                 Step::Relay(node) => match self.relay(node, &call).await {
                     Ok(answer) if looks < LOOKS_MAX && self.knows_more(&row, &call, &answer) => {
                         looks += 1;
@@ -291,7 +294,7 @@ impl Local {
 
     fn sight(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Sight, Unserved> {
         let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
-            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, None)));
+            return Ok(Sight::Home(self.facts_from_afar(row, relayed, guess, None)));
         };
         let owner = self.owner_record(&shard, row.id)?.and_then(|record| record.owner);
         // Nobody owns a user on the move.
@@ -307,25 +310,27 @@ impl Local {
         let mine = owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine && !layout.may_hold(row.group, self.me) {
             let likely = owner.map(|owner| owner.node).filter(|node| denied != Some(*node));
-            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, likely)));
+            return Ok(Sight::Home(self.facts_from_afar(row, relayed, guess, likely)));
         }
         let leader = self.leader(row.group).filter(|leader| layout.may_hold(row.group, *leader));
+        let owner = owner.map(|owner| OwnerFacts {
+            node: owner.node,
+            boot: owner.boot,
+            boot_ended: self.support.boot_ended(owner.node, owner.boot),
+            live: self.support.is_live(owner.node),
+            denied: denied == Some(owner.node),
+        });
         Ok(Sight::Home(Facts {
             me: self.me,
             my_boot: self.support.boot(),
             // A node that stops serves what it still holds, and takes nothing.
             replica: !self.retired.load(Ordering::Acquire),
-            owner: owner.map(|owner| OwnerFacts {
-                node: owner.node,
-                boot: owner.boot,
-                boot_ended: self.support.boot_ended(owner.node, owner.boot),
-                live: self.support.is_live(owner.node),
-                denied: denied == Some(owner.node),
-            }),
+            owner,
             leader,
             leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
             told: None,
+            heir: owner.filter(|owner| owner.boot_ended || !owner.live).and_then(|owner| self.heir_of(owner.node, row, denied)),
         }))
     }
 
@@ -336,19 +341,24 @@ impl Local {
         })
     }
 
-    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease.
-    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
+    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease. It may
+    /// have to take it, so who is asked first differs from user to user, and is the heir where another node has died.
+    fn facts_from_afar(&self, row: &AccountRecord, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
         let layout = self.layout();
         // A witness would only ask further.
         let serves = |node: &NodeId| *node != self.me && !layout.bodiless.contains(node);
-        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(serves).collect();
+        let others: Vec<NodeId> = layout.voters(row.group).iter().copied().filter(serves).collect();
         let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
         let among = if live.is_empty() { &others } else { &live };
-        let leader =
-            guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
+        let leader = guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| {
+            let first = heir(row.id, among.iter().copied())?;
+            let place = among.iter().position(|node| *node == first)?;
+            among.get((place + guess.turn) % among.len()).copied()
+        });
         // A request that came here by mistake is sent back without a hint.
         let leader = leader.filter(|_| !relayed);
-        Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed, told: None }
+        let (me, my_boot) = (self.me, self.support.boot());
+        Facts { me, my_boot, replica: false, owner: None, leader, leader_near: true, relayed, told: None, heir: None }
     }
 
     pub(crate) fn owner_record(&self, shard: &Shard, account: AccountId) -> Result<Option<OwnerRecord>, Unserved> {

@@ -38,6 +38,12 @@ pub(crate) struct Pulse {
     /// Terms of the groups it leads.
     pub(crate) leads: BTreeMap<u32, u64>,
     pub(crate) stopped: BTreeSet<u32>,
+    /// The boot under which it may be handed leases now; `None` while it should not be.
+    #[serde(default)]
+    pub(crate) takes_under: Option<u64>,
+    /// Entries that it proposed lately as a holder, by group, where it did so all the while.
+    #[serde(default)]
+    pub(crate) proposed: BTreeMap<u32, u64>,
     /// Take-overs since its start, by former holder: users, and the longest of the latest run, ms.
     pub(crate) taken: BTreeMap<u64, (u64, u64)>,
     /// What it hears of the others.
@@ -213,12 +219,21 @@ impl Running {
             disk_full: self.journal.space() >= Space::NoBodies,
             leads,
             stopped,
+            takes_under: self.takes_under(),
+            proposed: self.local.proposed_lately().into_iter().map(|(group, entries)| (group.0, entries)).collect(),
             taken: taken.map(|(node, row)| (node.0, (row.users, row.took_ms))).collect(),
             hears: self.hears(),
             boot_clock_ms: boot_ms(),
             wall_clock_ms: unix_millis(),
             made_in_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// The boot under which this node may be handed leases: not while it stops, catches up, lacks room, or is cut off.
+    fn takes_under(&self) -> Option<u64> {
+        let boot = self.local.support.boot();
+        let fit = self.is_caught_up() && !self.is_draining() && self.journal.space() < Space::NoBodies && self.local.support.trusted(boot);
+        fit.then_some(boot.0)
     }
 
     /// Notes who fell silent, and who is still there: requests for support, which come ten times a second to the voters of group 0,
