@@ -236,6 +236,14 @@ impl Running {
         fit.then_some(boot.0)
     }
 
+    /// What every node says of itself by now: of the others those that are heard and serve.
+    pub(crate) fn pulses(&self) -> BTreeMap<NodeId, Pulse> {
+        let members = self.document().members.iter().map(|member| NodeId(member.id)).collect::<Vec<_>>();
+        let told = |node| self.hearsay.pulse(node).filter(|_| self.presence(node) == Presence::Ready);
+        let one = |node| if node == self.local.me { Some(self.pulse()) } else { told(node) };
+        members.into_iter().filter_map(|node| Some((node, one(node)?))).collect()
+    }
+
     /// Notes who fell silent, and who is still there: requests for support, which come ten times a second to the voters of group 0,
     /// show it between two pulses.
     fn note_presence(&self) {

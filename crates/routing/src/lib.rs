@@ -4,6 +4,7 @@
 pub mod alone;
 mod clock_rate;
 mod follow;
+mod lead;
 mod placement;
 mod promise;
 mod route;
@@ -13,7 +14,8 @@ mod window;
 
 pub use clock_rate::{ClockRate, Rate, Reading};
 pub use follow::{Uses, Wish};
-pub use placement::{Change, Row, Seat, foresee, lead, plan};
+pub use lead::{Leadership, lead};
+pub use placement::{Change, Row, Seat, foresee, plan};
 pub use promise::{Granted, OwnSupport, Promises, VoterList, Withdrawn, withdrawn_by_many};
 pub use route::{Facts, OwnerFacts, Step, decide, heir};
 pub use spread::{HeldUser, spread};
