@@ -31,8 +31,10 @@ const PROPOSE_MS: u64 = 5_000;
 const CALM_MS: u64 = 5_000;
 /// Between two moves of leaderships, ms: each lets the writers of a group wait for a moment.
 const LEAD_PAUSE_MS: u64 = 2_000;
-/// A leadership that was moved, or was to be, stays for so long, ms.
+/// A leadership that was moved stays for so long, ms.
 const LEAD_RESTS_MS: u64 = 30_000;
+/// One that could not be moved is not tried again for so long, ms.
+const LEAD_RETRY_MS: u64 = 5_000;
 
 /// What the controller remembers of leaderships: a new one only waits anew.
 #[derive(Default)]
@@ -405,8 +407,9 @@ async fn move_leaders(running: &Arc<Running>, sight: &Sight, state: &mut Leaders
     if let Some((group, to)) = lead(&led)
         && let Some(from) = led.iter().find(|row| row.group == group).map(|row| row.leader)
     {
-        state.resting.insert(group, now + LEAD_RESTS_MS);
         let asked = ask(running, from, &Question::Transfer { group: group.0, to: to.0 }).await;
+        let moved = matches!(asked, Ok(Reply::Order(Ok(()))));
+        state.resting.insert(group, now + if moved { LEAD_RESTS_MS } else { LEAD_RETRY_MS });
         tracing::info!(%group, %from, %to, ?asked, "a leadership moves, to spread them or to follow its users");
     }
 }

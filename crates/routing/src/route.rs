@@ -93,7 +93,7 @@ pub fn decide(facts: &Facts) -> Step {
         },
         other => {
             let from = other.map(|owner| (owner.node, owner.boot));
-            let lost = other.is_some_and(|owner| owner.node != facts.me && !owner.denied);
+            let lost = other.is_some_and(|owner| owner.node != facts.me);
             let taker = facts.heir.filter(|_| lost).or(facts.leader.filter(|_| facts.leader_near));
             match taker {
                 Some(taker) if taker != facts.me && !facts.relayed => Step::Relay(taker),
@@ -159,6 +159,11 @@ mod tests {
                 "an heir, no replica here",
                 Facts { replica: false, heir: Some(ME), leader: Some(OTHER), ..by(dead) },
                 Step::Refuse(Some(OTHER)),
+            ),
+            (
+                "an owner that does not answer, and has an heir",
+                Facts { heir: Some(NodeId(4)), ..by(OwnerFacts { denied: true, ..owner(OTHER, 1) }) },
+                Step::Relay(NodeId(4)),
             ),
             ("free: there is nothing to inherit", Facts { heir: Some(OTHER), ..facts() }, Step::Acquire { from: None }),
             ("a live owner with an heir", Facts { heir: Some(NodeId(4)), ..by(owner(OTHER, 1)) }, Step::Relay(OTHER)),
