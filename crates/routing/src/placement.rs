@@ -83,7 +83,7 @@ impl<'a> Table<'a> {
     }
     fn takes(&self, id: NodeId) -> bool {
         let takes = |seat: &&Seat| seat.takes && (seat.role == NodeRole::Data || self.witness == Some(id));
-        self.seats.get(&id).is_some_and(|seat| takes(&seat))
+        self.seats.get(&id).is_some_and(takes)
     }
     fn zone(&self, id: NodeId) -> &str {
         self.seats.get(&id).map_or("", |seat| seat.zone.as_str())
