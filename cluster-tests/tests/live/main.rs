@@ -6,6 +6,7 @@
 mod all_at_once;
 mod clients;
 mod clocks;
+mod follow;
 mod kills;
 mod mails;
 mod members;
@@ -19,6 +20,7 @@ mod proxies;
 mod roles;
 mod rolling;
 mod rot;
+mod shares;
 mod survive;
 mod witness;
 

@@ -204,6 +204,7 @@ async fn change_members(demo: &Demo, recorder: &Recorder) -> [Extra; 2] {
     let fourth = Extra::start(demo, 4).await;
     let share = |groups: &Value| copies(groups, "n4") == Some(3) && voters(groups).len() == 3 && !voters(groups).contains(&"n1");
     wait_until(demo, &["group", "list"], "another n4 has its share", share).await;
+    super::shares::leaders_are_fair(demo, &["n2", "n3", "n4", "n5"]).await;
     wait_until(demo, &["status"], "all is well", |status| status["verdict"]["health"] == "healthy").await;
     [fourth, fifth]
 }

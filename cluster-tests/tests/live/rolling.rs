@@ -1,5 +1,6 @@
 //! Each node in turn is stopped by SIGTERM and started again while clients work at the two others: no command there fails, nothing
-//! that was acknowledged is lost, and afterwards leases are spread evenly again when that is asked for.
+//! that was acknowledged is lost, and afterwards leaderships are spread again by themselves, and leases when
+//! that is asked for.
 
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::Recorder;
@@ -40,6 +41,7 @@ fn rolling_restart() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             running.stop().await;
         }
+        super::shares::leaders_are_fair(demo, &["n1", "n2", "n3"]).await;
         demo.verb(&["lease", "rebalance", "--yes"]).await.unwrap();
         assert_spread(demo).await;
         scan::everything(demo, &accounts, &recorder).await.unwrap();

@@ -194,6 +194,7 @@ impl Picker<'_> {
                 advertise: self.text("node.advertise")?,
                 role: self.text("node.role")?.parse().ok()?,
                 reads: if self.text("node.reads")? == "quorum" { Reads::Quorum } else { Reads::Local },
+                follow_users: self.flag("node.follow_users")?,
             },
             tls_cluster: self.tls_cluster(),
             tls_mail: self.tls_mail(),

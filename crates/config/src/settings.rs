@@ -67,6 +67,8 @@ pub struct Node {
     pub role: NodeRole,
     /// `node.reads`
     pub reads: Reads,
+    /// `node.follow_users`
+    pub follow_users: bool,
 }
 
 /// How reads are answered by the holder of a lease.

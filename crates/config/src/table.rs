@@ -147,6 +147,12 @@ pub static SETTINGS: &[Setting] = &[
         "`local`: the holder of a user's lease answers reads by itself while the other nodes promise that nobody takes the lease, counted by clocks that are watched to run at one rate. `quorum`: every read asks a majority first. For virtual machines that are paused or moved while they run: their clock may stop unseen.",
     ),
     setting(
+        "node.follow_users",
+        Kind::Flag,
+        Default::Is("true"),
+        "Whether this node hands users whom it holds over to the zone where nearly all of their sessions have been for a while. Says nothing where all nodes are of one zone.",
+    ),
+    setting(
         "tls.cluster.ca",
         Kind::Path,
         Default::Unset { example: "\"/etc/parliament/cluster-ca.pem\"" },

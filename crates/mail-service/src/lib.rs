@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod detour;
 mod far;
+mod follow;
 mod holder;
 mod lists;
 mod machine;

@@ -1,6 +1,7 @@
 //! The state machines of both kinds of groups as consensus runs them, and what must happen on this node when a chunk of entries
 //! has been applied: proposers that wait here are answered, watchers woken, bodies let go.
 
+use crate::follow::Follow;
 use crate::watch::WatchHub;
 use parliament_cluster_state as cluster;
 use parliament_formats::{decode_cluster, decode_users};
@@ -45,6 +46,7 @@ pub struct UsersMachine {
     bodies: Arc<dyn BodyEvents>,
     waiting: Mutex<HashMap<ProposalKey, oneshot::Sender<Applied>>>,
     suspend: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    follow: OnceLock<Arc<Follow>>,
 }
 
 /// What one entry came to on this replica.
@@ -81,11 +83,16 @@ impl UsersMachine {
     /// A machine that wakes `hub`.
     #[must_use]
     pub fn new(hub: Arc<WatchHub>, bodies: Arc<dyn BodyEvents>) -> Arc<Self> {
-        Arc::new(Self { hub, bodies, waiting: Mutex::new(HashMap::new()), suspend: OnceLock::new() })
+        let waiting = Mutex::new(HashMap::new());
+        Arc::new(Self { hub, bodies, waiting, suspend: OnceLock::new(), follow: OnceLock::new() })
     }
     /// Says how this node's leases are ended before its tables are rebuilt (rule 7). Without, a rebuild ends none.
     pub fn suspend_by(&self, suspend: impl Fn() + Send + Sync + 'static) {
         let _ = self.suspend.set(Box::new(suspend));
+    }
+    /// Says who is told of leases that change hands.
+    pub(crate) fn tell_of_owners(&self, follow: &Arc<Follow>) {
+        let _ = self.follow.set(follow.clone());
     }
     /// Waits for the local apply of a proposal that is about to be made.
     #[must_use]
@@ -116,6 +123,14 @@ impl Machine for UsersMachine {
     }
 
     fn committed(&self, _: &GroupTables, _: u64, outcomes: &[Outcome]) {
+        self.tell(outcomes);
+        self.answer(outcomes);
+    }
+}
+
+impl UsersMachine {
+    /// Tells the rest of this node what has changed.
+    fn tell(&self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             if !outcome.bodies.is_empty() {
                 self.bodies.applied(&outcome.bodies);
@@ -125,15 +140,17 @@ impl Machine for UsersMachine {
                     Change::Mailbox { account, mailbox, .. } => self.hub.changed(*account, *mailbox),
                     Change::BodyReleased { hash, .. } => self.bodies.released(*hash),
                     Change::BodyReferenced { hash, .. } => self.bodies.referenced(*hash),
-                    Change::Names { .. } | Change::Owner { .. } => {}
+                    Change::Owner { account, owner, .. } => {
+                        // An entry without a taker that changes the owner is the former owner's word.
+                        let handed = outcome.key.is_some_and(|key| key.taker.is_none());
+                        self.follow.get().into_iter().for_each(|follow| follow.owned(*account, *owner, handed));
+                    }
+                    Change::Names { .. } => {}
                 }
             }
         }
-        self.answer(outcomes);
     }
-}
 
-impl UsersMachine {
     /// Tells those who wait here what became of their entries.
     fn answer(&self, outcomes: &[Outcome]) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +179,7 @@ impl Machine for ClusterMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Layout;
     use parliament_formats::encode_users;
     use parliament_ids::RequestId;
     use parliament_mailbox_state::{Acquire, Evidence, MemoryTables, Op};
@@ -200,5 +218,39 @@ mod tests {
         assert!(second.applied.try_recv().is_err(), "nothing is known of the second entry yet");
         run(3, &Command::User(taking(2)));
         assert!(second.applied.try_recv().unwrap().outcome.is_err());
+    }
+
+    /// A lease that was taken may follow its user soon; one that was handed over, by whomever, stays for longer.
+    #[test]
+    fn who_holds_a_user_learns_how_the_lease_came() {
+        let machine = UsersMachine::new(Arc::new(WatchHub::default()), Arc::new(NoEvents));
+        let follow = Follow::new(NodeId(1));
+        machine.tell_of_owners(&follow);
+        let mut tables = MemoryTables::new();
+        let mut run = |index, command: &Command| {
+            let mut overlay = Overlay::new(&tables);
+            let outcome = machine.apply(&mut overlay, index, &encode_users(command).unwrap()).unwrap();
+            tables.commit(overlay.into_writes());
+            machine.tell(std::slice::from_ref(&outcome));
+            follow.stays_for_ms(ANN)
+        };
+        let hand = |fence, to| {
+            let op = Op::Handover { to: NodeId(to), to_boot: Boot(1) };
+            Command::User(UserCommand { fence: Fence(fence), op_no: OpNo(if fence == 1 { 2 } else { 1 }), acquire: None, op, ..taking(1) })
+        };
+        run(1, &Command::CreateAccount { account: ANN, uid_validity_floor: 0, time: 1 });
+        assert_eq!(run(2, &Command::User(taking(1))), None, "nobody wants users to be followed");
+        follow.turn_on();
+        assert_eq!(run(3, &hand(1, 2)), None, "one zone");
+        let zones = [(NodeId(1), "a".to_owned()), (NodeId(2), "b".to_owned())].into();
+        follow.look_at(&Layout { zones, ..Layout::default() });
+        let handed = run(4, &hand(2, 1)).unwrap();
+        assert_eq!(run(5, &hand(3, 2)), None, "gone");
+        let mut withdrawn = taking(1);
+        let acquire = withdrawn.acquire.as_mut().unwrap();
+        acquire.evidence = Evidence::Withdrawn { node: NodeId(2), boot: Boot(1), voters: vec![NodeId(1), NodeId(3)], of: 3 };
+        (acquire.expect_fence, withdrawn.fence) = (Fence(4), Fence(5));
+        let taken = run(6, &Command::User(withdrawn)).unwrap();
+        assert!(taken < handed && taken > 0, "{taken} {handed}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::body::BodyExchange;
 use crate::clock::boot_ms;
+use crate::follow::{Follow, Proposals};
 use crate::machine::{ClusterMachine, UsersMachine};
 use crate::support::Support;
 use crate::watch::WatchHub;
@@ -28,6 +29,7 @@ pub struct Shard {
     pub machine: Arc<UsersMachine>,
     stopped: AtomicBool,
     acquiring: AtomicUsize,
+    pub(crate) proposals: Proposals,
 }
 
 /// One acquire under way in a shard.
@@ -43,7 +45,7 @@ impl Shard {
     /// A replica that works.
     #[must_use]
     pub fn new(group: Group<UsersMachine>, machine: Arc<UsersMachine>) -> Self {
-        Self { group, machine, stopped: AtomicBool::new(false), acquiring: AtomicUsize::new(0) }
+        Self { group, machine, stopped: AtomicBool::new(false), acquiring: AtomicUsize::new(0), proposals: Proposals::default() }
     }
     pub(crate) fn begin_acquire(self: &Arc<Self>) -> Acquiring {
         self.acquiring.fetch_add(1, Ordering::AcqRel);
@@ -119,6 +121,8 @@ pub struct Layout {
     pub giving: BTreeSet<NodeId>,
     /// Nodes that keep no bodies.
     pub bodiless: BTreeSet<NodeId>,
+    /// The zone of each node.
+    pub zones: BTreeMap<NodeId, String>,
 }
 
 impl Layout {
@@ -150,6 +154,8 @@ pub struct Counters {
     pub take_over_max_ms: AtomicU64,
     /// The same by former holder.
     pub taken_from: TakenFrom,
+    /// Leases handed over to the zone where their users are used.
+    pub followed: AtomicU64,
     /// Reads that went through a barrier because the promises were not enough.
     pub barrier_reads: AtomicU64,
     /// Commands that the state machine refused because of a stale fence.
@@ -182,6 +188,7 @@ pub struct Local {
     pub(crate) leases: Leases,
     pub(crate) told: Told,
     pub(crate) ways: crate::detour::Ways,
+    pub(crate) follow: Arc<Follow>,
     /// This node stops and takes no lease any more.
     pub(crate) retired: AtomicBool,
     /// Reads that take bodies apart, which cost processor time and several times a body's size in memory: one per core at once.
@@ -290,6 +297,9 @@ impl Local {
         let (counters, leases, told) = (Counters::default(), Leases::default(), Told::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let long_reads = tokio::sync::Semaphore::new(cores);
+        let follow = Follow::new(me);
+        follow.look_at(&layout);
+        shards.values().for_each(|shard| shard.machine.tell_of_owners(&follow));
         let shards = RwLock::new(shards.into_iter().map(|(group, shard)| (group, Arc::new(shard))).collect());
         let layout = RwLock::new(Arc::new(layout));
         Arc::new(Self {
@@ -306,6 +316,7 @@ impl Local {
             leases,
             told,
             ways: crate::detour::Ways::default(),
+            follow,
             retired: AtomicBool::new(false),
             long_reads,
         })
@@ -323,6 +334,7 @@ impl Local {
     }
     /// A replica begins its work here.
     pub fn open(&self, group: GroupId, shard: Shard) {
+        shard.machine.tell_of_owners(&self.follow);
         self.shards.write().unwrap_or_else(PoisonError::into_inner).insert(group, Arc::new(shard));
     }
     /// A replica ends its work here: what is under way in it turns to other nodes. The caller stops its consensus afterwards.
@@ -340,6 +352,7 @@ impl Local {
     }
     /// Group 0 says anew who holds what.
     pub fn set_layout(&self, layout: Layout) {
+        self.follow.look_at(&layout);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(layout);
     }
 

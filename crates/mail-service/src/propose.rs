@@ -69,6 +69,7 @@ impl Local {
         let shard = self.shard(group).ok_or(TryError::NotLeader)?;
         let mut waiter = shard.machine.wait(ProposalKey::of(&command));
         let entry = users_entry(&Command::User(command))?;
+        shard.proposals.note();
         let sending = self.send_entry(group, entry);
         tokio::select! {
             biased;

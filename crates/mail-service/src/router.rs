@@ -12,7 +12,7 @@ use parliament_ids::{AccountId, Boot, Fence, GroupId, MailboxId, NodeId, OpNo};
 use parliament_mail_api::{Answer, Call, Changed, Delta, MailService, Rejection, Request, Unserved, Watch};
 use parliament_mailbox_state::view::{self, Presence};
 use parliament_mailbox_state::{Acquire, Command, Evidence, Op, OwnerRecord, UserCommand};
-use parliament_routing::{Facts, OwnerFacts, Step, decide};
+use parliament_routing::{Facts, OwnerFacts, Step, decide, heir};
 use parliament_rpc::{LinkError, Method};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +38,9 @@ const PAUSE_MS: (u64, u64) = (4, 40);
 /// The same, ms, for so many tries in which a node named the next holder: it will serve as soon as it has applied the handover.
 const TOLD_PAUSE_MS: u64 = 2;
 const TOLD_TRIES: u32 = 15;
+/// How often a lost user's heir is asked again that still hears the former holder: a promise ends some 100 ms later at one node than at
+/// another.
+const HEIR_TRIES: u32 = 10;
 
 /// The mail service that frontends of this node hold.
 pub struct Router(Arc<Local>);
@@ -134,6 +137,12 @@ fn is_ahead(here: &Delta, told: &Delta) -> bool {
     !told.gone && (here.gone || here.modseq > told.modseq)
 }
 
+/// True when a user's heir has refused because it still hears the former holder.
+fn is_early(facts: &Facts, asked: NodeId, unserved: &Unserved) -> bool {
+    let Unserved::NotHolder { hint: Some(named) } = unserved else { return false };
+    facts.heir == Some(asked) && facts.owner.is_some_and(|owner| owner.node == *named)
+}
+
 fn rejected(rejection: Rejection) -> Answer {
     Answer { outcome: Err(rejection), delta: None }
 }
@@ -148,7 +157,7 @@ impl Local {
         let mut directory = row.group;
         let (mut pause, mut denied, mut told, mut told_left) = (PAUSE_MS.0, None, None, TOLD_TRIES);
         let mut guess = Guess { node: self.leases.hint(call.owner), turn: 0 };
-        let mut looks = 0;
+        let (mut looks, mut heir_left) = (0, HEIR_TRIES);
         loop {
             let seen = self.sight(&row, denied.take(), relayed_by.is_some(), &guess)?;
             let mut facts = match seen {
@@ -174,10 +183,13 @@ impl Local {
                 return Ok(answer);
             }
             let failed = match decide(&facts) {
-                Step::Serve => match self.serve(row.group, &call, None, deadline).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(unserved) => unserved,
-                },
+                Step::Serve => {
+                    self.follow.used(call.owner, relayed_by.unwrap_or(self.me), &call.body);
+                    match self.serve(row.group, &call, None, deadline).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(unserved) => unserved,
+                    }
+                }
                 Step::Relay(node) => match self.relay(node, &call).await {
                     Ok(answer) if looks < LOOKS_MAX && self.knows_more(&row, &call, &answer) => {
                         looks += 1;
@@ -199,9 +211,13 @@ impl Local {
                             {
                                 return Ok(answer);
                             }
-                            denied = Some(node);
-                            told = self.named_by(node, &unserved);
-                            guess.missed(&unserved);
+                            if heir_left > 0 && is_early(&facts, node, &unserved) {
+                                heir_left -= 1;
+                            } else {
+                                denied = Some(node);
+                                told = self.named_by(node, &unserved);
+                                guess.missed(&unserved);
+                            }
                         }
                         unserved
                     }
@@ -291,7 +307,7 @@ impl Local {
 
     fn sight(&self, row: &AccountRecord, denied: Option<NodeId>, relayed: bool, guess: &Guess) -> Result<Sight, Unserved> {
         let Some(shard) = self.shard(row.group).filter(|shard| !shard.has_stopped()) else {
-            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, None)));
+            return Ok(Sight::Home(self.facts_from_afar(row, relayed, guess, None)));
         };
         let owner = self.owner_record(&shard, row.id)?.and_then(|record| record.owner);
         // Nobody owns a user on the move.
@@ -307,25 +323,29 @@ impl Local {
         let mine = owner.is_some_and(|owner| owner.node == self.me && owner.boot == self.support.boot());
         if !mine && !layout.may_hold(row.group, self.me) {
             let likely = owner.map(|owner| owner.node).filter(|node| denied != Some(*node));
-            return Ok(Sight::Home(self.facts_from_afar(row.group, relayed, guess, likely)));
+            return Ok(Sight::Home(self.facts_from_afar(row, relayed, guess, likely)));
         }
         let leader = self.leader(row.group).filter(|leader| layout.may_hold(row.group, *leader));
+        let owner = owner.map(|owner| OwnerFacts {
+            node: owner.node,
+            boot: owner.boot,
+            boot_ended: self.support.boot_ended(owner.node, owner.boot),
+            live: self.support.is_live(owner.node),
+            denied: denied == Some(owner.node),
+        });
         Ok(Sight::Home(Facts {
             me: self.me,
             my_boot: self.support.boot(),
             // A node that stops serves what it still holds, and takes nothing.
             replica: !self.retired.load(Ordering::Acquire),
-            owner: owner.map(|owner| OwnerFacts {
-                node: owner.node,
-                boot: owner.boot,
-                boot_ended: self.support.boot_ended(owner.node, owner.boot),
-                live: self.support.is_live(owner.node),
-                denied: denied == Some(owner.node),
-            }),
+            owner,
             leader,
             leader_near: leader.is_some_and(|l| denied != Some(l) && self.support.is_live(l)),
             relayed,
             told: None,
+            heir: owner
+                .filter(|owner| owner.boot_ended || !owner.live || owner.denied)
+                .and_then(|owner| self.heir_of(owner.node, row, denied)),
         }))
     }
 
@@ -336,19 +356,24 @@ impl Local {
         })
     }
 
-    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease.
-    fn facts_from_afar(&self, group: GroupId, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
+    /// Without a replica here that may take the lease, one of the group's nodes is asked; it serves, or tells who holds the lease. It may
+    /// have to take it, so who is asked first differs from user to user, and is the heir where another node has died.
+    fn facts_from_afar(&self, row: &AccountRecord, relayed: bool, guess: &Guess, likely: Option<NodeId>) -> Facts {
         let layout = self.layout();
         // A witness would only ask further.
         let serves = |node: &NodeId| *node != self.me && !layout.bodiless.contains(node);
-        let others: Vec<NodeId> = layout.voters(group).iter().copied().filter(serves).collect();
+        let others: Vec<NodeId> = layout.voters(row.group).iter().copied().filter(serves).collect();
         let live: Vec<NodeId> = others.iter().copied().filter(|node| self.support.is_live(*node)).collect();
         let among = if live.is_empty() { &others } else { &live };
-        let leader =
-            guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| among.get(guess.turn % among.len().max(1)).copied());
+        let leader = guess.node.or(likely).filter(|node| among.contains(node)).or_else(|| {
+            let first = heir(row.id, among.iter().copied())?;
+            let place = among.iter().position(|node| *node == first)?;
+            among.get((place + guess.turn) % among.len()).copied()
+        });
         // A request that came here by mistake is sent back without a hint.
         let leader = leader.filter(|_| !relayed);
-        Facts { me: self.me, my_boot: self.support.boot(), replica: false, owner: None, leader, leader_near: true, relayed, told: None }
+        let (me, my_boot) = (self.me, self.support.boot());
+        Facts { me, my_boot, replica: false, owner: None, leader, leader_near: true, relayed, told: None, heir: None }
     }
 
     pub(crate) fn owner_record(&self, shard: &Shard, account: AccountId) -> Result<Option<OwnerRecord>, Unserved> {
@@ -575,29 +600,5 @@ impl Local {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use parliament_ids::{ModSeq, Uid, UidSet};
-
-    fn delta(modseq: u64, gone: bool) -> Delta {
-        let (none, mailbox) = (UidSet::new(), MailboxId(1));
-        Delta {
-            mailbox,
-            gone,
-            modseq: ModSeq(modseq),
-            uid_next: Uid(1),
-            vanished: none.clone(),
-            arrived: none,
-            changed: Vec::new(),
-            keywords: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn an_answer_that_tells_less_than_this_replica_has_is_asked_for_again() {
-        assert!(is_ahead(&delta(8, false), &delta(7, false)));
-        assert!(is_ahead(&delta(7, true), &delta(7, false)), "deleted here, not yet there");
-        assert!(!is_ahead(&delta(7, false), &delta(7, false)) && !is_ahead(&delta(6, false), &delta(7, false)));
-        assert!(!is_ahead(&delta(9, false), &delta(7, true)));
-    }
-}
+#[path = "router_tests.rs"]
+mod tests;

@@ -30,6 +30,8 @@ const BARRIER_MS: u64 = 2_500;
 const SILENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long one round of copying a user may take, ms.
 const COPY_MS_MAX: u64 = 10_000;
+/// A voter that lacks more entries than this does not become the leader yet.
+const NEAR_ENTRIES: u64 = 1_000;
 /// Sessions of one node that the status page is told of.
 const BOARD_SESSIONS_MAX: usize = 100;
 
@@ -468,7 +470,13 @@ async fn carry_out(running: &Arc<Running>, question: &Question) -> Reply {
                 Err(why) => Reply::Order(Err(why)),
             }
         }
-        Question::Transfer { group, to } => Reply::Order(running.transfer(GroupId(*group), NodeId(*to)).await),
+        Question::Transfer { group, to } => {
+            let (group, to) = (GroupId(*group), NodeId(*to));
+            Reply::Order(match near(running, group, to) {
+                Ok(()) => running.transfer(group, to).await,
+                Err(why) => Err(why),
+            })
+        }
         Question::MailPorts => Reply::MailPorts(mail_ports(running)),
         Question::Home { account } => Reply::Home(home_here(running, AccountId(*account)).map(|node| node.0)),
         Question::Initialize => Reply::Order(running.initialize().await),
@@ -565,6 +573,16 @@ async fn account_facts(running: &Running, group: GroupId, accounts: &[u64], fres
     match accounts.iter().copied().map(one).collect() {
         Ok(rows) => Reply::Accounts(rows),
         Err(fault) => Reply::Order(Err(fault.to_string())),
+    }
+}
+
+/// That a voter is near enough to the leader, which is this node, to lead in its place: the group takes nothing in meanwhile.
+fn near(running: &Running, group: GroupId, to: NodeId) -> Result<(), String> {
+    let metrics = running.metrics(group).ok_or_else(|| format!("group {group} has no copy here"))?;
+    let matched = metrics.followers.get(&to).and_then(|follower| follower.matched);
+    match metrics.last_log.unwrap_or(0).checked_sub(matched.unwrap_or(0)) {
+        Some(lag) if metrics.role == Role::Leader && lag > NEAR_ENTRIES => Err(format!("{to} lacks {lag} entries of group {group}")),
+        _ => Ok(()),
     }
 }
 

@@ -4,12 +4,13 @@
 
 use crate::ask::{Facts, Question, Reply, ask};
 use crate::identity::{Document, Member};
+use crate::pulse::Pulse;
 use crate::running::Running;
 use crate::voters;
 use parliament_cluster_state::{self as state, Command, Copies, NodeState};
 use parliament_ids::{GroupId, NodeId, NodeRole};
 use parliament_mail_service::boot_ms;
-use parliament_routing::{Change, CopyStep, Led, Row, Seat, Word, lead, plan, step};
+use parliament_routing::{Change, CopyStep, Leadership, Led, Row, Seat, Word, lead, plan, step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,23 +29,37 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const GROUPS_AT_ONCE: usize = 2;
 /// How long a change of group 0 may take, ms.
 const PROPOSE_MS: u64 = 5_000;
-/// Leaderships move only when all nodes have answered for so long, ms.
-const CALM_MS: u64 = 30_000;
-/// Between two moves of leaderships, ms.
-const LEAD_PAUSE_MS: u64 = 5_000;
+/// Leaderships move only when the same nodes have answered for so long, ms.
+const CALM_MS: u64 = 5_000;
+/// Between two moves of leaderships, ms: each lets the writers of a group wait for a moment.
+const LEAD_PAUSE_MS: u64 = 2_000;
+/// A leadership that was moved stays for so long, ms.
+const LEAD_RESTS_MS: u64 = 30_000;
+/// One that could not be moved is not tried again for so long, ms.
+const LEAD_RETRY_MS: u64 = 5_000;
+
+/// What the controller remembers of leaderships: a new one only waits anew.
+#[derive(Default)]
+struct Leaderships {
+    /// The nodes that answer.
+    up: BTreeSet<NodeId>,
+    /// When the next leadership may move.
+    next_ms: u64,
+    /// Until when each rests that was moved.
+    resting: BTreeMap<GroupId, u64>,
+}
 
 /// Looks for as long as the node runs.
 pub(crate) async fn run(running: Arc<Running>) {
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // When the calm began, and when the next leadership may move: a new controller only waits anew.
-    let mut calm: Option<u64> = None;
+    let mut leaderships = Leaderships::default();
     let mut number = 0;
     let mut moves = crate::moves::Drivers::default();
     while !running.is_draining() {
         interval.tick().await;
         if running.local.leader(GroupId::CLUSTER) != Some(running.local.me) {
-            calm = None;
+            leaderships = Leaderships::default();
             continue;
         }
         // What is decided here rests on all that group 0 has committed.
@@ -55,7 +70,7 @@ pub(crate) async fn run(running: Arc<Running>) {
         if let Err(why) = moves.look(&running) {
             tracing::warn!(why, "users do not move");
         }
-        match look(&running, &mut calm, number).await {
+        match look(&running, &mut leaderships, number).await {
             Ok(()) => {}
             Err(why) => tracing::warn!(why, "the placement of groups is not looked after"),
         }
@@ -110,7 +125,7 @@ async fn let_unfit_leave(running: &Arc<Running>, sight: &Sight, facts: &BTreeMap
     }
 }
 
-async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Result<(), String> {
+async fn look(running: &Arc<Running>, leaderships: &mut Leaderships, number: u64) -> Result<(), String> {
     let Some(sight) = sight(running)? else { return Ok(()) };
     members_of_group_0(running, &sight.document).await;
     voters_of_group_0(running, &sight).await;
@@ -138,7 +153,7 @@ async fn look(running: &Arc<Running>, calm: &mut Option<u64>, number: u64) -> Re
         members_without_a_vote(running, &sight).await;
     }
     bury(running, &sight).await;
-    spread_leaders(running, &sight, calm).await;
+    move_leaders(running, &sight, leaderships).await;
     Ok(())
 }
 
@@ -347,26 +362,54 @@ async fn bury(running: &Running, sight: &Sight) {
     }
 }
 
-async fn spread_leaders(running: &Arc<Running>, sight: &Sight, calm: &mut Option<u64>) {
+/// Who leads what, from what nodes told of themselves within the last second.
+fn leaderships(
+    seats: &[Seat],
+    copies: &[Copies],
+    pulses: &BTreeMap<NodeId, Pulse>,
+    is_resting: impl Fn(GroupId) -> bool,
+) -> Vec<Leadership> {
+    let takes = |node: &NodeId| seats.iter().any(|seat| seat.id == *node && seat.takes && seat.up && seat.role == NodeRole::Data);
+    let able = |row: &Copies| {
+        let fit =
+            |node: &NodeId| pulses.get(node).is_some_and(|pulse| pulse.takes_under.is_some() && !pulse.stopped.contains(&row.group.0));
+        row.voters.iter().copied().filter(|node| takes(node) && fit(node)).collect()
+    };
+    let led = |row: &Copies| {
+        let claims = pulses.iter().filter_map(|(node, pulse)| Some((*pulse.leads.get(&row.group.0)?, *node)));
+        let (_, leader) = claims.max()?;
+        let proposed = pulses.iter().filter_map(|(node, pulse)| Some((*node, *pulse.proposed.get(&row.group.0)?))).collect();
+        // A group whose copies are on their way counts, and keeps its leader.
+        let rests = is_resting(row.group) || !row.learners.is_empty() || !row.leaving.is_empty();
+        Some(Leadership { group: row.group, leader, able: able(row), proposed, rests })
+    };
+    copies.iter().filter_map(led).collect()
+}
+
+/// Spreads leaderships, and lets them follow the holders, by one rule ([`lead`]).
+async fn move_leaders(running: &Arc<Running>, sight: &Sight, state: &mut Leaderships) {
     let now = boot_ms();
-    let moving = sight.copies.iter().any(|row| !row.learners.is_empty() || !row.leaving.is_empty());
-    if moving || sight.seats.iter().any(|seat| !seat.up) {
-        *calm = None;
+    let up: BTreeSet<NodeId> = sight.seats.iter().filter(|seat| seat.up).map(|seat| seat.id).collect();
+    if up != state.up {
+        (state.up, state.next_ms) = (up, now + CALM_MS);
+    }
+    if now < state.next_ms {
         return;
     }
-    let since = *calm.get_or_insert(now);
-    if now < since + CALM_MS {
+    state.resting.retain(|_, until| now < *until);
+    let led = leaderships(&sight.seats, &sight.copies, &running.pulses(), |group| state.resting.contains_key(&group));
+    // While groups have no leader it would be wrong to say what is too much.
+    if led.len() < sight.copies.len() {
         return;
     }
-    *calm = Some((now + LEAD_PAUSE_MS).saturating_sub(CALM_MS));
-    let facts = ask_everybody(running, sight).await;
-    let leads = sight.copies.iter().filter_map(|row| led(row.group, &facts).map(|led| (row.group, led.leader, row.voters.clone())));
-    let leads: Vec<_> = leads.collect();
-    if let Some((group, to)) = lead(&sight.seats, &leads)
-        && let Some((_, from, _)) = leads.iter().find(|(led, _, _)| *led == group)
+    state.next_ms = now + LEAD_PAUSE_MS;
+    if let Some((group, to)) = lead(&led)
+        && let Some(from) = led.iter().find(|row| row.group == group).map(|row| row.leader)
     {
-        let asked = ask(running, *from, &Question::Transfer { group: group.0, to: to.0 }).await;
-        tracing::info!(%group, %from, %to, ?asked, "a leadership moves, to spread them");
+        let asked = ask(running, from, &Question::Transfer { group: group.0, to: to.0 }).await;
+        let moved = matches!(asked, Ok(Reply::Order(Ok(()))));
+        state.resting.insert(group, now + if moved { LEAD_RESTS_MS } else { LEAD_RETRY_MS });
+        tracing::info!(%group, %from, %to, ?asked, "a leadership moves, to spread them or to follow its users");
     }
 }
 
@@ -382,5 +425,45 @@ mod tests {
         assert_eq!(without_unfit(add(3, &[1, 2]), &facts), Some(add(3, &[2])));
         assert_eq!(without_unfit(add(3, &[1]), &facts), None);
         assert_eq!(without_unfit(add(4, &[1]), &facts), Some(add(4, &[1])), "it is another group's log");
+    }
+
+    #[test]
+    fn who_could_lead_is_known_from_what_the_nodes_say() {
+        let copies = |group, voters: &[u64]| Copies {
+            group: GroupId(group),
+            version: 0,
+            voters: voters.iter().copied().map(NodeId).collect(),
+            learners: Vec::new(),
+            leaving: Vec::new(),
+        };
+        let seat = |id, takes, up| Seat { id: NodeId(id), zone: String::new(), role: NodeRole::Data, takes, up };
+        let mut seats = vec![seat(1, true, true), seat(2, true, true), seat(3, true, true), seat(4, false, true), seat(5, true, false)];
+        seats.push(Seat { role: NodeRole::Witness, ..seat(6, true, true) });
+        let mut rows = vec![copies(1, &[1, 2, 3, 6]), copies(2, &[1, 4, 5]), copies(3, &[2, 3]), copies(4, &[1, 2])];
+        rows[3].learners = vec![NodeId(3)];
+        let pulse = |leads: &[(u32, u64)], proposed: &[(u32, u64)]| Pulse {
+            takes_under: Some(9),
+            leads: leads.iter().copied().collect(),
+            proposed: proposed.iter().copied().collect(),
+            ..Pulse::default()
+        };
+        let mut pulses = BTreeMap::from([
+            // One that was cut off still says that it leads, of an earlier term.
+            (NodeId(1), pulse(&[(1, 4), (2, 1), (4, 1)], &[])),
+            (NodeId(2), pulse(&[(1, 5)], &[(1, 70)])),
+            (NodeId(3), Pulse { takes_under: None, ..pulse(&[], &[(1, 5)]) }),
+            (NodeId(4), pulse(&[], &[])),
+            (NodeId(6), pulse(&[], &[])),
+        ]);
+        pulses.get_mut(&NodeId(1)).unwrap().stopped.insert(4);
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        let led = leaderships(&seats, &rows, &pulses, |group| group == GroupId(2));
+        let entries = BTreeMap::from([(NodeId(2), 70), (NodeId(3), 5)]);
+        let expected = [
+            Leadership { group: GroupId(1), leader: NodeId(2), able: ids(&[1, 2]), proposed: entries, rests: false },
+            Leadership { group: GroupId(2), leader: NodeId(1), able: ids(&[1]), proposed: BTreeMap::new(), rests: true },
+            Leadership { group: GroupId(4), leader: NodeId(1), able: ids(&[2]), proposed: BTreeMap::new(), rests: true },
+        ];
+        assert_eq!(led, expected, "and nothing is said of a group without a leader");
     }
 }

@@ -174,6 +174,7 @@ impl Document {
             bodiless: bodiless.map(|member| NodeId(member.id)).collect(),
             groups: (1..=self.groups).map(|number| (GroupId(number), place(GroupId(number)))).collect(),
             giving: gives.map(|member| NodeId(member.id)).collect(),
+            zones: self.members.iter().map(|member| (NodeId(member.id), member.zone.clone())).collect(),
         }
     }
     pub(crate) fn member(&self, id: NodeId) -> Option<&Member> {

@@ -7,6 +7,7 @@ mod census;
 mod control;
 mod events;
 mod exam;
+mod follow;
 mod http;
 mod identity;
 mod join;

@@ -113,7 +113,7 @@ fn held_here(running: &Running, shard: &Shard) -> Vec<AccountId> {
 }
 
 /// True when this node has a vote in the group and is to hold no leases of it any more. A copy that is being made has none to give.
-fn gives(running: &Running, group: GroupId) -> bool {
+pub(crate) fn gives(running: &Running, group: GroupId) -> bool {
     let (layout, me) = (running.local.layout(), running.local.me);
     running.document().role(me) == NodeRole::Data && layout.voters(group).contains(&me) && !layout.may_hold(group, me)
 }

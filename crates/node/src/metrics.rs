@@ -53,6 +53,11 @@ pub(crate) fn render(node: &Node) -> String {
     text.gauge("parliament_clocks_wrong", "Voters whose clocks run at another rate than this node's.", wrong);
     text.counter("parliament_leases_acquired_total", "Free leases taken.", load(&counters.acquired));
     text.counter("parliament_leases_taken_over_total", "Leases taken over from a node that died or restarted.", load(&counters.taken_over));
+    text.counter(
+        "parliament_leases_followed_total",
+        "Leases handed over to the zone where their users are used.",
+        load(&counters.followed),
+    );
     let take_over = load(&counters.take_over_max_ms) as f64 / 1000.0;
     text.row("parliament_leases_take_over_max_seconds", "gauge", "Longest take-over since the start.", take_over);
     text.counter("parliament_stale_fences_total", "Commands refused because of a stale fence.", load(&counters.stale_fences));

@@ -41,6 +41,12 @@ pub(crate) struct Pulse {
     /// Groups that have a copy there and cannot be opened.
     #[serde(default)]
     pub(crate) aside: BTreeSet<u32>,
+    /// The boot under which it may be handed leases now; `None` while it should not be.
+    #[serde(default)]
+    pub(crate) takes_under: Option<u64>,
+    /// Entries that it proposed lately as a holder, by group, where it did so all the while.
+    #[serde(default)]
+    pub(crate) proposed: BTreeMap<u32, u64>,
     /// Take-overs since its start, by former holder: users, and the longest of the latest run, ms.
     pub(crate) taken: BTreeMap<u64, (u64, u64)>,
     /// What it hears of the others.
@@ -217,12 +223,29 @@ impl Running {
             leads,
             stopped,
             aside: self.aside().keys().map(|group| group.0).collect(),
+            takes_under: self.takes_under(),
+            proposed: self.local.proposed_lately().into_iter().map(|(group, entries)| (group.0, entries)).collect(),
             taken: taken.map(|(node, row)| (node.0, (row.users, row.took_ms))).collect(),
             hears: self.hears(),
             boot_clock_ms: boot_ms(),
             wall_clock_ms: unix_millis(),
             made_in_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// The boot under which this node may be handed leases: not while it stops, catches up, lacks room, or is cut off.
+    fn takes_under(&self) -> Option<u64> {
+        let boot = self.local.support.boot();
+        let fit = self.is_caught_up() && !self.is_draining() && self.journal.space() < Space::NoBodies && self.local.support.trusted(boot);
+        fit.then_some(boot.0)
+    }
+
+    /// What every node says of itself by now: of the others those that are heard and serve.
+    pub(crate) fn pulses(&self) -> BTreeMap<NodeId, Pulse> {
+        let members = self.document().members.iter().map(|member| NodeId(member.id)).collect::<Vec<_>>();
+        let told = |node| self.hearsay.pulse(node).filter(|_| self.presence(node) == Presence::Ready);
+        let one = |node| if node == self.local.me { Some(self.pulse()) } else { told(node) };
+        members.into_iter().filter_map(|node| Some((node, one(node)?))).collect()
     }
 
     /// Notes who fell silent, and who is still there: requests for support, which come ten times a second to the voters of group 0,

@@ -114,6 +114,9 @@ impl Running {
         let mut thread_key = [0; 32];
         thread_key[..16].copy_from_slice(&identity.cluster_id());
         let local = Local::new(me, pool, support, cluster_group, shards, document.layout(), bodies, hub, thread_key);
+        if node.config.node.follow_users {
+            local.follow_users();
+        }
         let domain = node.config.auth.default_domain.clone().unwrap_or_default();
         let accounts = Arc::new(Accounts::new(local.clone(), &domain, node.config.lmtp.recipient_delimiter));
         Ok(Arc::new(Self {
@@ -161,6 +164,7 @@ impl Running {
         node.runtime.spawn(crate::membership::follow(self.clone(), node.clone()));
         node.runtime.spawn(crate::membership::give_away(self.clone()));
         node.runtime.spawn(crate::voters::follow(self.clone()));
+        node.runtime.spawn(crate::follow::run(self.clone()));
         node.runtime.spawn(crate::control::run(self.clone()));
         node.runtime.spawn(crate::alone::listen(self.clone()));
         node.runtime.spawn(crate::alone::decide(self.clone()));

@@ -83,7 +83,7 @@ impl<'a> Table<'a> {
     }
     fn takes(&self, id: NodeId) -> bool {
         let takes = |seat: &&Seat| seat.takes && (seat.role == NodeRole::Data || self.witness == Some(id));
-        self.seats.get(&id).is_some_and(|seat| takes(&seat))
+        self.seats.get(&id).is_some_and(takes)
     }
     fn zone(&self, id: NodeId) -> &str {
         self.seats.get(&id).map_or("", |seat| seat.zone.as_str())
@@ -235,27 +235,6 @@ fn finished(row: &Row) -> Row {
     let stays = |id: &&NodeId| !row.leaving.contains(id);
     let voters = row.voters.iter().filter(stays).chain(&row.learners).copied().collect();
     Row { voters, learners: Vec::new(), leaving: Vec::new(), ..row.clone() }
-}
-
-/// A leadership that should move: from a node that leads more than half as much again as its share to the voter that leads least.
-/// `led` tells each group's leader and the voters that could lead it.
-#[must_use]
-pub fn lead(seats: &[Seat], led: &[(GroupId, NodeId, Vec<NodeId>)]) -> Option<(GroupId, NodeId)> {
-    let leads = |seat: &Seat| seat.takes && seat.up && seat.role == NodeRole::Data;
-    let active = seats.iter().filter(|seat| leads(seat)).count();
-    let mut count: BTreeMap<NodeId, usize> = seats.iter().filter(|seat| leads(seat)).map(|seat| (seat.id, 0)).collect();
-    for (_, leader, _) in led {
-        *count.entry(*leader).or_default() += 1;
-    }
-    let too_many = |n: usize| 2 * n * active > 3 * led.len();
-    let mut moves =
-        led.iter().filter(|(_, leader, _)| count.get(leader).is_some_and(|n| too_many(*n))).filter_map(|(group, from, voters)| {
-            let able = voters.iter().copied().filter(|id| id != from && seats.iter().any(|seat| seat.id == *id && leads(seat)));
-            let to = able.min_by_key(|id| (count.get(id).copied().unwrap_or(0), *id))?;
-            let (most, least) = (count.get(from).copied()?, count.get(&to).copied().unwrap_or(0));
-            (least + 2 <= most).then_some((*group, to))
-        });
-    moves.next()
 }
 
 #[cfg(test)]
@@ -429,11 +408,6 @@ mod tests {
         seats[2].takes = false;
         settle(&seats, &mut rows, 3);
         assert!(rows.iter().all(|row| row.voters == ids(&[1, 2, 3])), "there is no room elsewhere: {rows:?}");
-        let all = ids(&[1, 2, 3]);
-        let led: Vec<_> = (0..4).map(|n| (GroupId(n), NodeId(1), all.clone())).collect();
-        let mut leading = witnessed();
-        leading[1].up = false;
-        assert_eq!(lead(&leading, &led), None, "a witness never leads");
     }
 
     #[test]
@@ -492,20 +466,5 @@ mod tests {
                 settle(&seats, &mut rows, 3);
             }
         }
-    }
-
-    #[test]
-    fn a_node_that_leads_too_much_gives_one_away() {
-        let seats = seats(3);
-        let all = ids(&[1, 2, 3]);
-        let led = |leaders: &[u64]| -> Vec<_> {
-            leaders.iter().enumerate().map(|(n, id)| (GroupId(u32::try_from(n).unwrap()), NodeId(*id), all.clone())).collect()
-        };
-        assert_eq!(lead(&seats, &led(&[1, 1, 2, 2, 3, 3])), None);
-        assert_eq!(lead(&seats, &led(&[1, 1, 1, 2, 2, 3])), None, "half as much again is still fair");
-        assert_eq!(lead(&seats, &led(&[1, 1, 1, 1, 2, 2])), Some((GroupId(0), NodeId(3))));
-        let mut dead = seats.clone();
-        dead[2].up = false;
-        assert_eq!(lead(&dead, &led(&[1, 1, 1, 1, 2, 2])), None);
     }
 }

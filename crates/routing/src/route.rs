@@ -1,6 +1,6 @@
 //! Where a request for a user is served: here, at a peer, or after taking the lease.
 
-use parliament_ids::{Boot, NodeId};
+use parliament_ids::{AccountId, Boot, NodeId};
 
 /// What is known about a user's owner record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,22 @@ pub struct Facts {
     /// The live node that the owner as applied here, or another one asked, has just named as the holder: it knows of a handover that
     /// this node has not applied yet.
     pub told: Option<NodeId>,
+    /// The live node that inherits the user from another whose ownership is over, as [`heir`] says.
+    pub heir: Option<NodeId>,
+}
+
+/// Which of these nodes inherits a user from a node that died: each node would say the same, and the users of one node fall evenly upon
+/// the others, whoever leads their groups by then. Each node draws a lot for each user, and the highest wins.
+#[must_use]
+pub fn heir(account: AccountId, among: impl IntoIterator<Item = NodeId>) -> Option<NodeId> {
+    // The finalizer of splitmix64: every bit of the number changes about half of the result's.
+    let mix = |number: u64| {
+        let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    };
+    let lot = |node: &NodeId| mix(mix(account.0.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ mix(node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    among.into_iter().max_by_key(|node| (lot(node), *node))
 }
 
 /// What to do with the request now.
@@ -57,8 +73,8 @@ pub enum Step {
     Wait,
 }
 
-/// Decides one step. A free or orphaned lease goes to the group's leader when it is near, because its writes then take one
-/// hop; else to the node that was asked.
+/// Decides one step. A free lease goes to the group's leader when it is near, because its writes then take one hop; one that another
+/// node has lost goes to its heir, because one leader may lead all the groups of a node that died; else to the node that was asked.
 #[must_use]
 pub fn decide(facts: &Facts) -> Step {
     match facts.owner {
@@ -77,12 +93,14 @@ pub fn decide(facts: &Facts) -> Step {
         },
         other => {
             let from = other.map(|owner| (owner.node, owner.boot));
-            match facts.leader {
-                Some(leader) if leader != facts.me && facts.leader_near && !facts.relayed => Step::Relay(leader),
+            let lost = other.is_some_and(|owner| owner.node != facts.me);
+            let taker = facts.heir.filter(|_| lost).or(facts.leader.filter(|_| facts.leader_near));
+            match taker {
+                Some(taker) if taker != facts.me && !facts.relayed => Step::Relay(taker),
                 // A relayed request was sent here because this node should take the lease: if the leadership has moved since, the
                 // lease works from here all the same.
                 _ if facts.replica => Step::Acquire { from },
-                leader => Step::Refuse(leader),
+                _ => Step::Refuse(facts.leader),
             }
         }
     }
@@ -96,7 +114,8 @@ mod tests {
     const OTHER: NodeId = NodeId(2);
 
     fn facts() -> Facts {
-        Facts { me: ME, my_boot: Boot(5), replica: true, owner: None, leader: Some(ME), leader_near: true, relayed: false, told: None }
+        let (owner, leader, leader_near, relayed, told, heir) = (None, Some(ME), true, false, None, None);
+        Facts { me: ME, my_boot: Boot(5), replica: true, owner, leader, leader_near, relayed, told, heir }
     }
     fn owner(node: NodeId, boot: u64) -> OwnerFacts {
         OwnerFacts { node, boot: Boot(boot), boot_ended: false, live: true, denied: false }
@@ -126,11 +145,73 @@ mod tests {
             ("handed over to me", Facts { told: Some(ME), ..by(OwnerFacts { denied: true, ..owner(OTHER, 1) }) }, Step::Wait),
             ("told of a handover and applied it", Facts { told: Some(NodeId(3)), ..by(owner(ME, 5)) }, Step::Serve),
             ("a dead owner, another leads", Facts { leader: Some(NodeId(3)), ..by(dead) }, Step::Relay(NodeId(3))),
+            (
+                "a dead owner with an heir, another leads",
+                Facts { leader: Some(NodeId(3)), heir: Some(NodeId(4)), ..by(dead) },
+                Step::Relay(NodeId(4)),
+            ),
+            (
+                "a dead owner, I am the heir",
+                Facts { leader: Some(OTHER), heir: Some(ME), ..by(dead) },
+                Step::Acquire { from: Some((OTHER, Boot(1))) },
+            ),
+            (
+                "an heir, no replica here",
+                Facts { replica: false, heir: Some(ME), leader: Some(OTHER), ..by(dead) },
+                Step::Refuse(Some(OTHER)),
+            ),
+            (
+                "an owner that does not answer, and has an heir",
+                Facts { heir: Some(NodeId(4)), ..by(OwnerFacts { denied: true, ..owner(OTHER, 1) }) },
+                Step::Relay(NodeId(4)),
+            ),
+            ("free: there is nothing to inherit", Facts { heir: Some(OTHER), ..facts() }, Step::Acquire { from: None }),
+            ("a live owner with an heir", Facts { heir: Some(NodeId(4)), ..by(owner(OTHER, 1)) }, Step::Relay(OTHER)),
+            (
+                "mine of an earlier boot: I need no heir",
+                Facts { heir: Some(OTHER), ..by(owner(ME, 4)) },
+                Step::Acquire { from: Some((ME, Boot(4))) },
+            ),
             ("relayed to me, free, another leads", Facts { leader: Some(OTHER), relayed: true, ..facts() }, Step::Acquire { from: None }),
             ("no replica here, no leader", Facts { replica: false, leader: None, ..facts() }, Step::Refuse(None)),
         ];
         for (what, facts, step) in table {
             assert_eq!(decide(&facts), step, "{what}");
+        }
+    }
+
+    /// A node dies: what each of the others inherits, with as many users as a small site has and as many as a large one.
+    #[test]
+    fn no_heir_gets_half_as_much_again_as_its_share() {
+        for (nodes, groups, users, seed) in [(3, 16, 200, 1), (3, 8, 1_000, 5), (5, 64, 1_000, 9), (7, 64, 20_000, 3)] {
+            let dead = NodeId(2);
+            let mut inherited = std::collections::BTreeMap::new();
+            let mut all = 0;
+            for user in seed * 1_000..seed * 1_000 + users {
+                let group = user % groups;
+                // Copies as a new cluster has them; each group is led by its first, who holds its users.
+                let voters: Vec<NodeId> = (0..3).map(|copy| NodeId((group + copy) % nodes + 1)).collect();
+                if voters[0] == dead {
+                    all += 1;
+                    let living = voters.iter().copied().filter(|node| *node != dead);
+                    *inherited.entry(heir(AccountId(user), living).unwrap()).or_insert(0_u64) += 1;
+                }
+            }
+            // With copies of three, the users of one node fall upon the two that follow it.
+            let heirs = inherited.len() as u64;
+            assert_eq!(heirs, 2, "{inherited:?}");
+            assert!(inherited.values().all(|count| count * heirs * 2 <= all * 3), "{nodes} nodes, {users} users: {inherited:?} of {all}");
+        }
+        assert_eq!(heir(AccountId(1), []), None);
+    }
+
+    #[test]
+    fn who_inherits_depends_on_nobody_else() {
+        for user in 0..1_000 {
+            let four = heir(AccountId(user), (1..=4).map(NodeId)).unwrap();
+            let three = heir(AccountId(user), (1..=4).map(NodeId).filter(|node| *node != NodeId(4))).unwrap();
+            assert!(four == NodeId(4) || four == three);
+            assert_eq!(heir(AccountId(user), (1..=4).rev().map(NodeId)), Some(four), "in any order");
         }
     }
 }
