@@ -2,6 +2,7 @@
 
 use crate::link::{CallKind, LinkError, Peers};
 use crate::mux::{Answers, Mux, OpenStream};
+use crate::rest::Resting;
 use crate::snapshots::SnapshotFile;
 use crate::types::{NodeInfo, SnapshotMeta, TypeConfig, Vote};
 use crate::wire::{self, AppendAnswer, Head, Lane};
@@ -48,11 +49,12 @@ pub(crate) struct Network {
     peers: Arc<dyn Peers>,
     muxes: Mutex<HashMap<u64, (NodeInfo, Arc<Mux>)>>,
     next_seq: Arc<AtomicU64>,
+    rest: Arc<Resting>,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>) -> Self {
-        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq }
+    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>, rest: Arc<Resting>) -> Self {
+        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq, rest }
     }
 
     fn client(&self, target: u64, info: &NodeInfo, lane: Lane) -> Client {
@@ -65,7 +67,7 @@ impl Network {
                 mux
             }
         };
-        Client { group: self.group, node: self.node, target, mux, lane }
+        Client { group: self.group, node: self.node, target, mux, lane, rest: self.rest.clone(), since: Instant::now() }
     }
 }
 
@@ -87,6 +89,8 @@ pub(crate) struct Client {
     target: u64,
     mux: Arc<Mux>,
     lane: Lane,
+    rest: Arc<Resting>,
+    since: Instant,
 }
 
 impl Client {
@@ -173,6 +177,9 @@ impl NetStreamAppend<TypeConfig> for Client {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.lane == Lane::Heartbeat && !self.rest.may_beat(self.since) {
+                return Err(unreachable(&LinkError::Unreachable("a leader without a quorum is silent for a while".into())));
+            }
             let stream = self.mux.stream(self.lane).map_err(|e| unreachable(&e))?;
             let answers = stream.claim(self.lane);
             let session = Session {
@@ -247,7 +254,8 @@ where
     }
 
     async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), LinkError> {
-        if self.client.lane == Lane::Heartbeat {
+        // One that has just woken has somebody who waits for it.
+        if self.client.lane == Lane::Heartbeat && !self.client.rest.is_stale() {
             tokio::time::sleep_until(next_on_grid(Instant::now())).await;
         }
         let head = Head { lane: self.client.lane, seq: self.stream.next_seq() };
