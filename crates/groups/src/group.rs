@@ -220,7 +220,8 @@ impl<M: Machine> Group<M> {
     async fn wake_to_lead(&self) -> Result<(), ReadError> {
         self.inner.rest.used();
         if self.inner.rest.is_stale() {
-            self.read_index().await?;
+            // Rare, and boxed, so that every proposal is not as large as a read.
+            Box::pin(self.read_index()).await?;
         }
         Ok(())
     }
@@ -285,6 +286,14 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.inner.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// The term in which this replica leads, as it believes.
+    #[must_use]
+    pub fn leads_in_term(&self) -> Option<u64> {
+        let receiver = self.inner.raft.server_metrics();
+        let metrics = receiver.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id.term)
     }
 
     /// Why the group has stopped on this node for good, if it has.

@@ -33,11 +33,11 @@ const STALL: Duration = Duration::from_secs(8);
 /// Heartbeats of all groups leave at common moments this far apart: those to one peer then travel in one write, and so do their answers.
 const HEARTBEAT_GRID: Duration = Duration::from_millis(25);
 
-/// The next common moment.
-fn next_on_grid(now: Instant) -> Instant {
+/// The next moment, from `now` on, that is common to all groups of this process.
+pub(crate) fn next_on_grid(now: Instant, grid: Duration) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let since = now.saturating_duration_since(*ORIGIN.get_or_init(|| now)).as_micros();
-    let grid = HEARTBEAT_GRID.as_micros();
+    let grid = grid.as_micros().max(1);
     let wait = (grid - since % grid) % grid;
     now + Duration::from_micros(u64::try_from(wait).unwrap_or(0))
 }
@@ -256,7 +256,7 @@ where
     async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), LinkError> {
         // One that has just woken has somebody who waits for it.
         if self.client.lane == Lane::Heartbeat && !self.client.rest.is_stale() {
-            tokio::time::sleep_until(next_on_grid(Instant::now())).await;
+            tokio::time::sleep_until(next_on_grid(Instant::now(), HEARTBEAT_GRID)).await;
         }
         let head = Head { lane: self.client.lane, seq: self.stream.next_seq() };
         let frame = wire::encode_append(head, request);
@@ -321,6 +321,7 @@ mod tests {
     #[test]
     fn heartbeats_leave_at_common_moments() {
         let now = Instant::now();
+        let next_on_grid = |now| next_on_grid(now, HEARTBEAT_GRID);
         let first = next_on_grid(now);
         for late in [1, 3, 24, 25, 26, 60] {
             let later = now + Duration::from_millis(late);

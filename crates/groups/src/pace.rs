@@ -214,7 +214,8 @@ mod tests {
     fn a_group_rests_when_all_that_can_be_reached_do_and_they_are_a_majority() {
         use Word::{Absent, Refuses, Rests};
         let (three, five) = (nodes(&[1, 2, 3]), nodes(&[1, 2, 3, 4, 5]));
-        let table: [(&BTreeSet<NodeId>, &[(u64, Word)], bool); 10] = [
+        type Answers<'a> = &'a [(u64, Word)];
+        let table: [(&BTreeSet<NodeId>, Answers<'_>, bool); 10] = [
             (&three, &[(2, Rests), (3, Rests)], true),
             (&three, &[(2, Rests), (3, Refuses)], false),
             (&three, &[(2, Rests), (3, Absent)], true),

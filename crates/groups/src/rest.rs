@@ -3,6 +3,7 @@
 use crate::inbound::Raft;
 use crate::link::{CallKind, LinkError, Peers};
 use crate::lock;
+use crate::network::next_on_grid;
 use crate::pace::{Pace, Rest, Word, may_beat, may_rest, turn};
 use crate::types::{LogId, NodeInfo, TypeConfig, Vote};
 use crate::wire;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// How long members are waited for that are asked to rest.
 const ASKED_WITHIN: Duration = Duration::from_secs(1);
@@ -111,14 +112,18 @@ impl Resting {
         self.change(Pace::wake);
     }
 
-    /// Waits for `awake`, or in a rest for `resting` or its end.
+    /// Waits for about `awake`, or in a rest for `resting` or its end. All groups wait for the same moments, so that this thread wakes once for
+    /// all of them.
     pub(crate) async fn pause(&self, awake: Duration, resting: Duration) {
         let mut rests = self.resting.subscribe();
-        if *rests.borrow_and_update() {
+        let is_resting = *rests.borrow_and_update();
+        let interval = if is_resting { resting } else { awake };
+        let until = next_on_grid(Instant::now() + interval / 2, interval);
+        if is_resting {
             // The sender lives as long as this.
-            let _ = timeout(resting, rests.wait_for(|rests| !rests)).await;
+            let _ = timeout_at(until, rests.wait_for(|rests| !rests)).await;
         } else {
-            sleep(awake).await;
+            sleep_until(until).await;
         }
     }
 
@@ -175,7 +180,7 @@ impl Resting {
         let receiver = self.raft.get()?.metrics();
         let metrics = receiver.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let last = metrics.last_applied.clone()?;
+        let last = metrics.last_applied?;
         let settled = metrics.state == ServerState::Leader
             && metrics.running_state.is_ok()
             && metrics.last_log_index == Some(last.index())

@@ -248,11 +248,11 @@ impl Caretaker {
                 self.mend().await;
                 mend_from = Instant::now() + MEND_PAUSE;
             }
-            if self.core.tables.needs_flush() || flushed.elapsed() >= self.flush_interval {
+            if self.core.tables.needs_flush() || (flushed.elapsed() >= self.flush_interval && self.core.tables.is_pending()) {
                 self.flush().await;
                 flushed = Instant::now();
             }
-            if self.policy.is_due(self.core.growth.get(), self.newest_bytes()) && self.raft.trigger().snapshot().await.is_err() {
+            if self.is_snapshot_due() && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
         }
@@ -279,6 +279,12 @@ impl Caretaker {
             // The next commit fails with it and stops the group.
             tracing::error!(group = %self.core.group, %error, "tables cannot be made durable");
         }
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let growth = self.core.growth.get();
+        // The size of the newest one is asked of the file system, and only where it matters.
+        self.policy.is_due(growth, 0) && self.policy.is_due(growth, self.newest_bytes())
     }
 
     fn newest_bytes(&self) -> u64 {
