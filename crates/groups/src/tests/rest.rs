@@ -57,6 +57,7 @@ async fn an_unused_group_rests_everywhere_and_a_write_wakes_it_at_once() {
     }
     let asked = Instant::now();
     let (index, count) = lab.group(leader).propose(set("b", "2")).await.unwrap();
+    println!("the first write after a rest took {:?}", asked.elapsed());
     assert!(asked.elapsed() < Duration::from_millis(200), "took {:?}", asked.elapsed());
     assert_eq!(count, 2);
     lab.agree(index).await;
