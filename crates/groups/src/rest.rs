@@ -275,7 +275,7 @@ impl Resting {
     /// The leader it rests behind is gone: when its turn has come, and nobody was faster, it asks for votes.
     pub(crate) fn lose_leader(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
         let Some((gone, rest)) = lock(&self.pace).lose_leader() else { return };
-        let turn = turn(self.me, gone, &self.voters(), self.group.0, Duration::from_millis(self.timing.heartbeat * 5 / 2));
+        let turn = turn(self.me, gone, &self.electable(), self.group.0, Duration::from_millis(self.timing.heartbeat * 5 / 2));
         let this = self.clone();
         runtime.spawn(async move {
             sleep(turn.unwrap_or_default()).await;
@@ -290,10 +290,14 @@ impl Resting {
         });
     }
 
-    fn voters(&self) -> BTreeSet<NodeId> {
+    /// The voters that may lead: a witness never asks for votes.
+    fn electable(&self) -> BTreeSet<NodeId> {
         let Some(raft) = self.raft.get() else { return BTreeSet::new() };
         let receiver = raft.server_metrics();
-        receiver.borrow_watched().membership_config.membership().voter_ids().map(NodeId).collect()
+        let metrics = receiver.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let leads = |id: &u64| !membership.get_node(id).is_some_and(|info| info.witness);
+        membership.voter_ids().filter(leads).map(NodeId).collect()
     }
 
     /// Shows the other members that this node leads, if it does, by a heartbeat.

@@ -178,6 +178,25 @@ async fn a_group_rests_without_a_dead_member_and_feeds_it_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_rests_with_its_group_and_asks_for_no_votes_when_the_leader_is_gone() {
+    let (mut lab, _) = Lab::two_and_witness_that_rest(REST_AFTER).await;
+    let (last, _) = lab.write("a", "1").await;
+    lab.agree(last).await;
+    all_rest(&lab).await;
+    let (witness, leader) = (NodeId(3), *lab.nodes.iter().find(|(_, node)| node.group.is_leader()).unwrap().0);
+    let before = term(&lab, leader);
+    lab.stop(leader).await;
+    lab.nodes[&witness].set.leader_lost(super::lab::GROUP);
+    pass(1_000).await;
+    assert!(!lab.group(witness).is_resting() && !lab.group(witness).is_leader());
+    let heir = *lab.nodes.keys().find(|node| **node != witness).unwrap();
+    lab.nodes[&heir].set.leader_lost(super::lab::GROUP);
+    until("an heir", || lab.group(heir).is_leader()).await;
+    assert_eq!(term(&lab, heir), before + 1);
+    lab.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_deposed_in_its_rest_takes_no_write() {
     let (mut lab, old) = at_rest().await;
     let left = others(old);
