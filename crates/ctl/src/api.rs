@@ -320,6 +320,9 @@ pub struct Group {
     /// Voters that lack bodies of committed entries, or are set aside after damage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incomplete: Vec<String>,
+    /// Nobody uses it: its leader and voters are as they were, and say nothing to each other until somebody does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub resting: bool,
 }
 
 /// The groups, by number.

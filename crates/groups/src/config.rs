@@ -66,6 +66,8 @@ pub struct NodeConfig {
     pub deadline: u64,
     /// Tables are made durable at least so often, milliseconds: bounds the replay after a crash.
     pub flush_interval: u64,
+    /// A group that nobody has used for so long rests, milliseconds. Longer than nodes take to hear from each other what they lead.
+    pub rest_after: u64,
 }
 
 impl NodeConfig {
@@ -80,11 +82,11 @@ impl NodeConfig {
             snapshots: SnapshotPolicy::default(),
             deadline: 10_000,
             flush_interval: 5_000,
+            rest_after: 5_000,
         }
     }
 
     pub(crate) fn openraft(&self) -> Result<Config, ConfigError> {
-        let lease_and_election = self.timing.election_max * 2;
         let config = Config {
             cluster_name: self.cluster.clone(),
             heartbeat_interval: self.timing.heartbeat,
@@ -104,7 +106,9 @@ impl NodeConfig {
             enable_pre_vote: Some(true),
             // A leader that was stopped must not lead again on the strength of its old vote.
             enable_leader_restore: Some(false),
-            quorum_loss_probe_interval: Some(lease_and_election),
+            // A leader without a quorum falls silent now and then; its heartbeat lane sees to that (`pace::may_beat`), because openraft would
+            // count a rest as a loss of the quorum.
+            quorum_loss_probe_interval: None,
             ..Config::default()
         };
         config.validate()
@@ -121,6 +125,7 @@ mod tests {
             let config = NodeConfig { timing, ..NodeConfig::new(NodeId(1)) }.openraft().unwrap();
             assert_eq!(config.enable_leader_restore, Some(false));
             assert_eq!(config.enable_pre_vote, Some(true));
+            assert_eq!(config.quorum_loss_probe_interval, None);
         }
         let bad = Timing { heartbeat: 400, ..Timing::LAN };
         assert!(NodeConfig { timing: bad, ..NodeConfig::new(NodeId(1)) }.openraft().is_err());

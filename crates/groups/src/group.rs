@@ -3,12 +3,13 @@
 use crate::inbound::Raft;
 use crate::link::{BodyGate, GateOutcome, GateRequest};
 use crate::machine::Machine;
+use crate::rest::Resting;
 use crate::snapshots::SnapshotFile;
 use crate::state_machine::Core;
 use crate::types::{Command, LogId, NodeInfo, TypeConfig};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
-use openraft::{Instant as _, ReadPolicy, ServerState};
+use openraft::{Instant as _, ServerState};
 use parliament_ids::{GroupId, NodeId};
 use parliament_tables::GroupTables;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,16 @@ pub enum ReadError {
     /// The group has stopped on this node.
     #[error("the group has stopped: {0}")]
     Stopped(String),
+}
+
+impl From<ReadError> for ProposeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader { leader } => Self::NotLeader { leader },
+            ReadError::NoQuorum | ReadError::TimedOut => Self::NoQuorum,
+            ReadError::Stopped(why) => Self::Stopped(why),
+        }
+    }
 }
 
 /// A change of the group's members was refused or its outcome is unknown.
@@ -118,6 +129,8 @@ pub struct GroupMetrics {
     pub followers: BTreeMap<NodeId, Follower>,
     /// Milliseconds since a quorum last answered; `None` unless leading.
     pub quorum_age_ms: Option<u64>,
+    /// Its group rests: it keeps leader and members without a word between them.
+    pub resting: bool,
     /// Why the group has stopped on this node, if it has.
     pub stopped: Option<String>,
 }
@@ -128,6 +141,7 @@ pub(crate) struct GroupInner {
     pub(crate) raft: Raft,
     pub(crate) core: Arc<Core>,
     pub(crate) gate: Arc<dyn BodyGate>,
+    pub(crate) rest: Arc<Resting>,
     pub(crate) deadline: Duration,
 }
 
@@ -181,6 +195,7 @@ impl<M: Machine> Group<M> {
     /// [`ProposeError`] says whether the command may still take effect.
     pub async fn propose(&self, command: Command) -> Result<(u64, M::Reply), ProposeError> {
         self.pass_own_gate(&command).await?;
+        self.wake_to_lead().await?;
         let written = match timeout(self.inner.deadline, self.inner.raft.client_write(command)).await {
             Ok(written) => written,
             Err(_) => return Err(ProposeError::Unknown("no quorum in time")),
@@ -199,6 +214,16 @@ impl<M: Machine> Group<M> {
             Err(RaftError::APIError(error)) => Err(ProposeError::Stopped(error.to_string())),
             Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
         }
+    }
+
+    /// A leader whose group has rested renews its lease; without one openraft takes no proposals.
+    async fn wake_to_lead(&self) -> Result<(), ReadError> {
+        self.inner.rest.used();
+        if self.inner.rest.is_stale() {
+            // Rare, and boxed, so that every proposal is not as large as a read.
+            Box::pin(self.read_index()).await?;
+        }
+        Ok(())
     }
 
     async fn pass_own_gate(&self, command: &Command) -> Result<(), ProposeError> {
@@ -220,9 +245,9 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ReadError`].
     pub async fn read_index(&self) -> Result<u64, ReadError> {
-        match timeout(self.inner.deadline, self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+        match timeout(self.inner.deadline, self.inner.rest.confirm(&self.inner.raft)).await {
             Err(_) => Err(ReadError::NoQuorum),
-            Ok(Ok(read)) => Ok(read.index()),
+            Ok(Ok(index)) => Ok(index),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => Err(match forward.reason {
                 ForwardReason::LeaseExpired => ReadError::NoQuorum,
                 ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => ReadError::NotLeader { leader: leader_of(&forward) },
@@ -261,6 +286,14 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.inner.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// The term in which this replica leads, as it believes.
+    #[must_use]
+    pub fn leads_in_term(&self) -> Option<u64> {
+        let receiver = self.inner.raft.server_metrics();
+        let metrics = receiver.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id.term)
     }
 
     /// Why the group has stopped on this node for good, if it has.
@@ -326,8 +359,15 @@ impl<M: Machine> Group<M> {
                 .map(|(id, matched)| (NodeId(*id), Follower { matched: index(matched) }))
                 .collect(),
             quorum_age_ms: metrics.last_quorum_acked.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            resting: self.is_resting(),
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
+    }
+
+    /// True while the group rests here: consensus has no clock, until somebody uses the leader, or a follower's leader is gone.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        self.inner.rest.is_resting()
     }
 
     /// Asks the leader, which must be this node, to hand over to `to`. Returns when asked; watch [`Group::leader`].
@@ -335,6 +375,8 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// When the group has stopped.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ChangeError> {
+        // Who has just heard the leader asks for votes only if nothing comes of this.
+        let _ = self.wake_to_lead().await;
         self.inner.raft.trigger().transfer_leader(to.0).await.map_err(|e| ChangeError(e.to_string()))
     }
     /// Starts an election with a pre-vote, which fails while a leader lives.
@@ -342,6 +384,7 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// When the group has stopped.
     pub async fn elect(&self) -> Result<(), ChangeError> {
+        self.inner.rest.wake();
         self.inner.raft.trigger().elect(true).await.map_err(|e| ChangeError(e.to_string()))
     }
     /// Adds a member without a vote; returns once that is committed, not once it has caught up. On the leader only.
@@ -349,6 +392,7 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ChangeError`].
     pub async fn add_learner(&self, node: NodeId, info: NodeInfo) -> Result<(), ChangeError> {
+        let _ = self.wake_to_lead().await;
         self.inner.raft.add_learner(node.0, info, false).await.map(drop).map_err(|e| ChangeError(e.to_string()))
     }
     /// Makes exactly these members voters, through joint consensus; each must be a member already. Former voters leave, or
@@ -358,6 +402,7 @@ impl<M: Machine> Group<M> {
     /// [`ChangeError`].
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>, retain: bool) -> Result<(), ChangeError> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
+        let _ = self.wake_to_lead().await;
         self.inner.raft.change_membership(voters, retain).await.map(drop).map_err(|e| ChangeError(e.to_string()))
     }
 
@@ -367,14 +412,9 @@ impl<M: Machine> Group<M> {
     /// [`ChangeError`].
     pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let nodes: BTreeSet<u64> = nodes.into_iter().map(|id| id.0).collect();
+        let _ = self.wake_to_lead().await;
         let change = self.inner.raft.change_membership(openraft::ChangeMembers::RemoveNodes(nodes), true);
         change.await.map(drop).map_err(|e| ChangeError(e.to_string()))
-    }
-
-    /// Whether time passes for this group: without it there are no heartbeats and no elections. A quiet group costs nothing;
-    /// [`Group::read_index`] still works and revives it.
-    pub fn set_ticking(&self, ticking: bool) {
-        self.inner.raft.runtime_config().tick(ticking);
     }
 
     /// The newest snapshot file on this node.

@@ -1,6 +1,7 @@
 //! The receiving side of consensus traffic: calls, append frames with the gate before them, snapshots.
 
 use crate::link::{BodyGate, CallKind, GateOutcome, GateRequest};
+use crate::rest::Resting;
 use crate::snapshots::{SnapshotDir, SnapshotFile};
 use crate::state_machine::StateMachine;
 use crate::types::{TypeConfig, Vote};
@@ -14,7 +15,7 @@ use futures::{FutureExt, StreamExt};
 use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::Fatal;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest};
 use parliament_ids::{GroupId, NodeId};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub(crate) struct Hosted {
     pub(crate) snapshots: Arc<SnapshotDir>,
     /// On a node without bodies: what stands in the gate's place.
     pub(crate) witness: Option<Witnessing>,
+    pub(crate) rest: Arc<Resting>,
 }
 
 /// All groups of this node, as seen by its peers. The transport calls it from any runtime.
@@ -79,22 +81,30 @@ impl Inbound {
     /// # Errors
     /// [`Refusal`]; the caller tells the peer and the candidate counts no vote.
     pub async fn handle_call(&self, peer: NodeId, group: GroupId, kind: CallKind, request: Bytes) -> Result<Bytes, Refusal> {
-        let raft = &self.hosted(group)?.raft;
+        let Hosted { raft, rest, .. } = &*self.hosted(group)?;
         let stopped = Refusal::NotRunning(group);
         match kind {
             CallKind::Vote => {
-                let answer = raft.vote(candidates_own(peer, wire::decode_vote_request(request)?)?).await.map_err(|_| stopped)?;
+                let request = candidates_own(peer, wire::decode_vote_request(request)?)?;
+                rest.wake();
+                let answer = raft.vote(request).await.map_err(|_| stopped)?;
                 Ok(wire::encode_vote_response(&answer))
             }
             CallKind::PreVote => {
-                let answer = raft.pre_vote(candidates_own(peer, wire::decode_vote_request(request)?)?).await.map_err(|_| stopped)?;
+                let request = candidates_own(peer, wire::decode_vote_request(request)?)?;
+                rest.before_pre_vote(peer).await;
+                let answer = raft.pre_vote(request).await.map_err(|_| stopped)?;
                 Ok(wire::encode_vote_response(&answer))
             }
             CallKind::TransferLeader if self.hosted(group)?.witness.is_some() => Err(Refusal::Witness),
             CallKind::TransferLeader => {
-                let answer = raft.handle_transfer_leader(wire::decode_transfer_request(request)?).await.map_err(|_| stopped)?;
+                let request = wire::decode_transfer_request(request)?;
+                rest.wake();
+                let answer = raft.handle_transfer_leader(request).await.map_err(|_| stopped)?;
                 Ok(wire::encode_transfer_response(&answer))
             }
+            CallKind::Rest => Ok(wire::encode_yes(rest.follow(peer, &wire::decode_wish(request)?))),
+            CallKind::Rouse => Ok(wire::encode_yes(rest.show(&wire::decode_rouse(request)?).await)),
         }
     }
 
@@ -121,6 +131,7 @@ impl Inbound {
         verified.map_err(|e| Refusal::Snapshot(e.to_string()))?.map_err(|e| Refusal::Snapshot(e.to_string()))?;
         let snapshot = openraft::Snapshot { meta, snapshot };
         let answer = hosted.raft.install_full_snapshot(vote, snapshot).await.map_err(|_| Refusal::NotRunning(group))?;
+        hosted.rest.wake();
         Ok(wire::encode_snapshot_response(&answer))
     }
 
@@ -305,6 +316,12 @@ impl LaneTask {
             None => AppendAnswer::Refused("the group has stopped".into()),
         };
         let over = !matches!(answer, AppendAnswer::Raft(Ok(_)));
+        // Only now, when openraft knows that its leader lives: before, it would ask for votes.
+        if let AppendAnswer::Raft(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer
+            && let Ok(hosted) = self.inbound.hosted(self.group)
+        {
+            hosted.rest.wake();
+        }
         self.answer(waiter, &answer);
         if over {
             // openraft ends its stream here; the sender gives up what it sent behind this message.

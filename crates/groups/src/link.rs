@@ -29,6 +29,10 @@ pub enum CallKind {
     PreVote,
     /// Take the leadership.
     TransferLeader,
+    /// A leader wishes a member to rest.
+    Rest,
+    /// A member wishes to hear the leader that it rests behind.
+    Rouse,
 }
 
 impl CallKind {
@@ -39,6 +43,8 @@ impl CallKind {
             Self::Vote => 1,
             Self::PreVote => 2,
             Self::TransferLeader => 3,
+            Self::Rest => 4,
+            Self::Rouse => 5,
         }
     }
     /// The kind of this number.
@@ -48,6 +54,8 @@ impl CallKind {
             1 => Some(Self::Vote),
             2 => Some(Self::PreVote),
             3 => Some(Self::TransferLeader),
+            4 => Some(Self::Rest),
+            5 => Some(Self::Rouse),
             _ => None,
         }
     }

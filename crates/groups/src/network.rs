@@ -3,6 +3,7 @@
 use crate::link::{CallKind, LinkError, Peers};
 use crate::log_store::LogStore;
 use crate::mux::{Answers, Mux, OpenStream};
+use crate::rest::Resting;
 use crate::snapshots::SnapshotFile;
 use crate::types::{NodeInfo, SnapshotMeta, TypeConfig, Vote};
 use crate::wire::{self, AppendAnswer, Head, Lane};
@@ -33,11 +34,11 @@ const STALL: Duration = Duration::from_secs(8);
 /// Heartbeats of all groups leave at common moments this far apart: those to one peer then travel in one write, and so do their answers.
 const HEARTBEAT_GRID: Duration = Duration::from_millis(25);
 
-/// The next common moment.
-fn next_on_grid(now: Instant) -> Instant {
+/// The next moment, from `now` on, that is common to all groups of this process.
+pub(crate) fn next_on_grid(now: Instant, grid: Duration) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let since = now.saturating_duration_since(*ORIGIN.get_or_init(|| now)).as_micros();
-    let grid = HEARTBEAT_GRID.as_micros();
+    let grid = grid.as_micros().max(1);
     let wait = (grid - since % grid) % grid;
     now + Duration::from_micros(u64::try_from(wait).unwrap_or(0))
 }
@@ -50,11 +51,19 @@ pub(crate) struct Network {
     muxes: Mutex<HashMap<u64, (NodeInfo, Arc<Mux>)>>,
     next_seq: Arc<AtomicU64>,
     log: LogStore,
+    rest: Arc<Resting>,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, node: u64, peers: Arc<dyn Peers>, next_seq: Arc<AtomicU64>, log: LogStore) -> Self {
-        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq, log }
+    pub(crate) fn new(
+        group: GroupId,
+        node: u64,
+        peers: Arc<dyn Peers>,
+        next_seq: Arc<AtomicU64>,
+        log: LogStore,
+        rest: Arc<Resting>,
+    ) -> Self {
+        Self { group, node, peers, muxes: Mutex::new(HashMap::new()), next_seq, log, rest }
     }
 
     fn client(&self, target: u64, info: &NodeInfo, lane: Lane) -> Client {
@@ -68,7 +77,7 @@ impl Network {
             }
         };
         let log = info.witness.then(|| self.log.clone());
-        Client { group: self.group, node: self.node, target, mux, lane, log }
+        Client { group: self.group, node: self.node, target, mux, lane, log, rest: self.rest.clone(), since: Instant::now() }
     }
 }
 
@@ -93,6 +102,8 @@ pub(crate) struct Client {
     /// To a witness goes only what is durable here: its log must not be ahead of that of the one node that has the bodies, should that
     /// one lose power, for it does not stand for election.
     log: Option<LogStore>,
+    rest: Arc<Resting>,
+    since: Instant,
 }
 
 impl Client {
@@ -179,6 +190,9 @@ impl NetStreamAppend<TypeConfig> for Client {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.lane == Lane::Heartbeat && !self.rest.may_beat(self.since) {
+                return Err(unreachable(&LinkError::Unreachable("a leader without a quorum is silent for a while".into())));
+            }
             let stream = self.mux.stream(self.lane).map_err(|e| unreachable(&e))?;
             let answers = stream.claim(self.lane);
             let session = Session {
@@ -253,8 +267,9 @@ where
     }
 
     async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), LinkError> {
-        if self.client.lane == Lane::Heartbeat {
-            tokio::time::sleep_until(next_on_grid(Instant::now())).await;
+        // One that has just woken has somebody who waits for it.
+        if self.client.lane == Lane::Heartbeat && !self.client.rest.is_stale() {
+            tokio::time::sleep_until(next_on_grid(Instant::now(), HEARTBEAT_GRID)).await;
         }
         if let (Some(log), Some(last)) = (&self.client.log, request.entries.last())
             && tokio::time::timeout(STALL, log.wait_durable(last.log_id)).await.is_err()
@@ -324,6 +339,7 @@ mod tests {
     #[test]
     fn heartbeats_leave_at_common_moments() {
         let now = Instant::now();
+        let next_on_grid = |now| next_on_grid(now, HEARTBEAT_GRID);
         let first = next_on_grid(now);
         for late in [1, 3, 24, 25, 26, 60] {
             let later = now + Duration::from_millis(late);

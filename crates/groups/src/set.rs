@@ -8,6 +8,7 @@ use crate::link::Peers;
 use crate::lock;
 use crate::machine::Machine;
 use crate::network::Network;
+use crate::rest::{Behind, Resting};
 use crate::start::{self, GroupStart, StartError};
 use crate::state_machine::{Core, StateMachine};
 use crate::witness::Witnessing;
@@ -25,6 +26,9 @@ use tokio::time::Instant;
 /// How often each group looks whether tables are to be flushed or a snapshot is due.
 const CARE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// The same while it rests: only what reads have met can be due then.
+const RESTING_CARE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Between two tries to rebuild tables in which reads have met damage.
 const MEND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -38,6 +42,7 @@ struct Running {
     raft: Raft,
     core: Arc<Core>,
     care: JoinHandle<()>,
+    rest: Arc<Resting>,
 }
 
 /// The groups of one node.
@@ -114,41 +119,70 @@ impl GroupSet {
         let prepared = tokio::task::spawn_blocking(move || start::open(start, machine)).await.map_err(io::Error::other)??;
         prepared.settle().await?;
         let core = prepared.core.clone();
-        let network = Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone(), prepared.log.clone());
+        let rest = Resting::new(group, &self.config, self.ports.peers.clone());
+        let network =
+            Network::new(group, self.config.node.0, self.ports.peers.clone(), self.next_seq.clone(), prepared.log.clone(), rest.clone());
         let machine = StateMachine::new(core.clone(), self.executor.clone(), self.builds.clone());
         let (node, log) = (self.config.node.0, prepared.log);
         // A witness never stands for election.
         let raft_config = if witness.is_some() { self.follower_config.clone() } else { self.raft_config.clone() };
         let raft = self.runtime.spawn(async move { Raft::new(node, raft_config, network, log, machine).await });
         let raft = raft.await.map_err(|_| StartError::Stopping)?.map_err(|e| StartError::Consensus(e.to_string()))?;
+        rest.attach(raft.clone());
         let caretaker = Caretaker {
             raft: raft.clone(),
             core: core.clone(),
+            rest: rest.clone(),
             flushes: self.flushes.clone(),
             policy: self.config.snapshots,
             flush_interval: Duration::from_millis(self.config.flush_interval),
         };
         let care = self.runtime.spawn(caretaker.run());
         let witness = witness.map(Witnessing::new);
-        self.inbound.insert(Hosted { group, raft: raft.clone(), gate: gate.clone(), snapshots: core.snapshots.clone(), witness });
+        self.inbound.insert(Hosted {
+            group,
+            raft: raft.clone(),
+            gate: gate.clone(),
+            snapshots: core.snapshots.clone(),
+            witness,
+            rest: rest.clone(),
+        });
         let inner = GroupInner {
             group,
             node: self.config.node,
             raft: raft.clone(),
             core: core.clone(),
             gate,
+            rest: rest.clone(),
             deadline: Duration::from_millis(self.config.deadline),
         };
-        lock(&self.groups).insert(group, Running { raft, core, care });
+        lock(&self.groups).insert(group, Running { raft, core, care, rest });
         Ok(Group::new(Arc::new(inner)))
     }
 
     /// A peer is reachable again: what waits to speak to it does so at once.
     pub async fn peer_up(&self, peer: NodeId) {
-        let rafts: Vec<Raft> = lock(&self.groups).values().map(|running| running.raft.clone()).collect();
-        for raft in rafts {
+        let groups: Vec<_> = lock(&self.groups).values().map(|running| (running.raft.clone(), running.rest.clone())).collect();
+        for (raft, rest) in groups {
             // A group that has stopped has nothing to say.
             let _ = raft.trigger().reset_backoff([peer.0]).await;
+            rest.peer_up(peer).await;
+        }
+    }
+
+    /// The replicas here that rest behind a leader elsewhere. Whoever hears of nodes must say when one of these leads no more
+    /// ([`GroupSet::leader_lost`]): the replicas themselves hear nothing.
+    #[must_use]
+    pub fn behind(&self) -> Vec<Behind> {
+        lock(&self.groups).values().filter_map(|running| running.rest.behind()).collect()
+    }
+
+    /// The leader that a group rests behind here leads no more: another is elected. Where only this node believes so, nothing comes of it: the
+    /// others ask the leader before they give their votes.
+    pub fn leader_lost(&self, group: GroupId) {
+        let rest = lock(&self.groups).get(&group).map(|running| running.rest.clone());
+        if let Some(rest) = rest {
+            rest.lose_leader(&self.runtime);
         }
     }
 
@@ -195,6 +229,7 @@ async fn end(group: GroupId, running: Running) {
 struct Caretaker {
     raft: Raft,
     core: Arc<Core>,
+    rest: Arc<Resting>,
     flushes: Arc<Semaphore>,
     policy: SnapshotPolicy,
     flush_interval: Duration,
@@ -205,16 +240,20 @@ impl Caretaker {
         let mut flushed = Instant::now();
         let mut mend_from = Instant::now();
         loop {
-            tokio::time::sleep(CARE_INTERVAL).await;
+            self.rest.pause(CARE_INTERVAL, RESTING_CARE_INTERVAL).await;
+            // Group 0 is used all the time.
+            if self.core.group != GroupId::CLUSTER {
+                self.rest.consider();
+            }
             if self.core.tables.is_suspect() && Instant::now() >= mend_from {
                 self.mend().await;
                 mend_from = Instant::now() + MEND_PAUSE;
             }
-            if self.core.tables.needs_flush() || flushed.elapsed() >= self.flush_interval {
+            if self.core.tables.needs_flush() || (flushed.elapsed() >= self.flush_interval && self.core.tables.is_pending()) {
                 self.flush().await;
                 flushed = Instant::now();
             }
-            if self.policy.is_due(self.core.growth.get(), self.newest_bytes()) && self.raft.trigger().snapshot().await.is_err() {
+            if self.is_snapshot_due() && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
         }
@@ -241,6 +280,12 @@ impl Caretaker {
             // The next commit fails with it and stops the group.
             tracing::error!(group = %self.core.group, %error, "tables cannot be made durable");
         }
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let growth = self.core.growth.get();
+        // The size of the newest one is asked of the file system, and only where it matters.
+        self.policy.is_due(growth, 0) && self.policy.is_due(growth, self.newest_bytes())
     }
 
     fn newest_bytes(&self) -> u64 {

@@ -5,6 +5,7 @@ use crate::records::{
     Applied, STORED_ENTRY_BYTES_MAX, decode_entry, encode_entry, get_log_id, get_optional_log_id, get_vote, put_log_id,
     put_optional_log_id, put_vote,
 };
+use crate::rest::Wish;
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::raft::{
@@ -255,6 +256,49 @@ pub(crate) fn decode_snapshot_response(bytes: Bytes) -> Result<SnapshotResponse<
     Ok(SnapshotResponse::new(vote))
 }
 
+/// `version | vote | last entry`.
+pub(crate) fn encode_wish(wish: &Wish) -> Bytes {
+    let mut writer = Writer::versioned(VERSION, 48);
+    put_vote(&mut writer, &wish.vote);
+    put_log_id(&mut writer, &wish.last);
+    writer.finish()
+}
+
+pub(crate) fn decode_wish(bytes: Bytes) -> Result<Wish, CodecError> {
+    let mut reader = Reader::versioned("wish to rest", VERSION, bytes)?;
+    let wish = Wish { vote: get_vote(&mut reader)?, last: get_log_id(&mut reader)? };
+    reader.end()?;
+    Ok(wish)
+}
+
+/// `version | vote`: which leader a member wishes to hear.
+pub(crate) fn encode_rouse(vote: &Vote) -> Bytes {
+    let mut writer = Writer::versioned(VERSION, 24);
+    put_vote(&mut writer, vote);
+    writer.finish()
+}
+
+pub(crate) fn decode_rouse(bytes: Bytes) -> Result<Vote, CodecError> {
+    let mut reader = Reader::versioned("wish to hear", VERSION, bytes)?;
+    let vote = get_vote(&mut reader)?;
+    reader.end()?;
+    Ok(vote)
+}
+
+/// The answer to either wish.
+pub(crate) fn encode_yes(yes: bool) -> Bytes {
+    let mut writer = Writer::versioned(VERSION, 1);
+    writer.byte(u8::from(yes));
+    writer.finish()
+}
+
+pub(crate) fn decode_yes(bytes: Bytes) -> Result<bool, CodecError> {
+    let mut reader = Reader::versioned("answer to a wish", VERSION, bytes)?;
+    let yes = reader.flag()?;
+    reader.end()?;
+    Ok(yes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +390,10 @@ mod tests {
             last_membership: StoredMembership::new(Some(log_id(1, 0)), sample_membership()),
         };
         let vote = Vote::new_committed(2, 1);
+        assert_eq!(decode_rouse(encode_rouse(&vote)).unwrap(), vote);
+        let wish = Wish { vote, last: log_id(2, 9) };
+        assert_eq!(decode_wish(encode_wish(&wish)).unwrap(), wish);
+        assert_eq!([true, false].map(|yes| decode_yes(encode_yes(yes)).unwrap()), [true, false]);
         assert_eq!(decode_snapshot_head(encode_snapshot_head(&vote, &meta)).unwrap(), (vote, meta));
         assert_eq!(decode_snapshot_response(encode_snapshot_response(&SnapshotResponse::new(vote))).unwrap().vote, vote);
     }

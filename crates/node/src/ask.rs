@@ -275,6 +275,8 @@ pub(crate) struct GroupFacts {
     /// Leases of the group's users here, where the node gives them away.
     #[serde(default)]
     pub(crate) holds: Option<u64>,
+    #[serde(default)]
+    pub(crate) resting: bool,
 }
 
 /// A node as the status page shows it.
@@ -656,6 +658,7 @@ fn facts(running: &Running, with_users: bool) -> Facts {
             members_since: metrics.members_since,
             complete: running.complete(group),
             holds: None,
+            resting: metrics.resting,
         };
         facts.groups.insert(group.0, row);
     }

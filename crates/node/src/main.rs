@@ -24,6 +24,7 @@ mod page;
 mod peers;
 mod pulse;
 mod replica;
+mod rest;
 mod running;
 mod scrub;
 mod server;

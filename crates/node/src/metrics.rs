@@ -36,6 +36,9 @@ pub(crate) fn render(node: &Node) -> String {
     text.gauge("parliament_groups_led", "Groups that this node leads.", running.leads() as u64);
     let leaderless = running.group_ids().into_iter().filter(|group| running.local.leader(*group).is_none()).count();
     text.gauge("parliament_groups_leaderless", "Groups whose leader this node does not know.", leaderless as u64);
+    let rests = |group: &parliament_ids::GroupId| running.local.shard(*group).is_some_and(|shard| shard.group.is_resting());
+    let resting = running.group_ids().iter().filter(|group| rests(group)).count();
+    text.gauge("parliament_groups_resting", "Groups here that nobody uses: they have leaders and cost nothing.", resting as u64);
     let quorumless = running.without_quorum().len() as u64;
     text.gauge("parliament_groups_quorumless", "Groups here of whose voters this node does not hear a majority.", quorumless);
     text.counter("parliament_uid_regressions_total", "UIDs given twice or out of order: always 0.", load(&counters.uid_regressions));

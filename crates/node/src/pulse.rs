@@ -77,6 +77,8 @@ struct Peer {
     pulse: Option<Pulse>,
     /// When it last answered anything, ms of the boot-time clock.
     heard_ms: Option<u64>,
+    /// When it was asked what it answered last, ms of the boot-time clock.
+    asked_ms: u64,
     /// Its last answer was that it is starting.
     starting: bool,
     /// It fell silent, and has answered nothing since: a link that is up again says nothing of who is behind it.
@@ -144,6 +146,17 @@ impl Hearsay {
     pub(crate) fn version(&self) -> u64 {
         lock(&self.ring).version
     }
+    /// How long ago a peer was asked, ms, and the term in which it then said to lead the group; `None` when nothing is known.
+    pub(crate) fn leads(&self, node: NodeId, group: GroupId) -> Option<(u64, Option<u64>)> {
+        let peers = lock(&self.peers);
+        let peer = peers.get(&node)?;
+        let asked = boot_ms().saturating_sub(peer.asked_ms);
+        match &peer.pulse {
+            _ if peer.starting => Some((asked, None)),
+            Some(pulse) => Some((asked, pulse.leads.get(&group.0).copied())),
+            None => None,
+        }
+    }
     /// The last pulse of a peer, however old.
     pub(crate) fn pulse(&self, node: NodeId) -> Option<Pulse> {
         lock(&self.peers).get(&node).and_then(|peer| peer.pulse.clone())
@@ -200,13 +213,12 @@ impl Running {
         let began = Instant::now();
         let (mut leads, mut stopped) = (BTreeMap::new(), BTreeSet::new());
         for group in self.group_ids() {
-            let (is_leader, has_stopped) = match self.local.shard(group) {
-                Some(shard) => (shard.group.is_leader(), shard.group.stopped().is_some()),
-                None => (self.local.cluster.is_leader(), self.local.cluster.stopped().is_some()),
+            let (term, has_stopped) = match self.local.shard(group) {
+                Some(shard) => (shard.group.leads_in_term(), shard.group.stopped().is_some()),
+                None => (self.local.cluster.leads_in_term(), self.local.cluster.stopped().is_some()),
             };
-            // Everything about a group costs more than these two, and is asked of the few that are led here.
-            if let Some(metrics) = is_leader.then(|| self.metrics(group)).flatten() {
-                leads.insert(group.0, metrics.term);
+            if let Some(term) = term {
+                leads.insert(group.0, term);
             }
             // A node that stops ends its groups itself.
             if has_stopped && !self.is_draining() {
@@ -291,12 +303,13 @@ impl Running {
             };
             nodes.insert(member.id, sight);
         }
+        let document = self.document();
         let lacks = |group: &u32| {
-            let voters = self.document().voters(GroupId(*group));
+            let voters = document.voters(GroupId(*group));
             let answer = |id: &NodeId| nodes.get(&id.0).is_some_and(|node: &NodeSight| node.presence != Presence::Silent);
             voters.iter().filter(|id| answer(id)).count() <= voters.len() / 2
         };
-        let quorumless = (0..=self.document().groups).filter(lacks).collect();
+        let quorumless = (0..=document.groups).filter(lacks).collect();
         let alone = crate::alone::known(self).node.map(|node| node.0);
         Sight { alone, at_ms: boot_ms(), leaders: led.into_iter().map(|(group, (_, node))| (group, node)).collect(), quorumless, nodes }
     }
@@ -314,7 +327,7 @@ pub(crate) async fn ask_peers(running: Arc<Running>) {
 }
 
 async fn ask_one(running: &Arc<Running>, node: NodeId) {
-    let began = Instant::now();
+    let (began, asked_ms) = (Instant::now(), boot_ms());
     let answer = ask_within(running, node, &Question::Pulse, PULSE_TIMEOUT).await;
     let round_trip_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let mut peers = lock(&running.hearsay.peers);
@@ -322,8 +335,9 @@ async fn ask_one(running: &Arc<Running>, node: NodeId) {
     match answer {
         Ok(Reply::Pulse(pulse)) => peer.take(pulse, round_trip_us, boot_ms(), unix_millis()),
         Err(why) if why.contains(crate::peers::STARTING) => (peer.heard_ms, peer.starting, peer.lost) = (Some(boot_ms()), true, false),
-        _ => {}
+        _ => return,
     }
+    peer.asked_ms = asked_ms;
 }
 
 /// Looks for what happened, again and again.
@@ -333,8 +347,7 @@ pub(crate) async fn look(running: Arc<Running>) {
     // Until the others have been asked once, they are unknown rather than silent.
     tokio::time::sleep(PULSE_INTERVAL).await;
     let mut before = running.sight();
-    let mut interval = tokio::time::interval(LOOK_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = crate::tasks::beat(LOOK_INTERVAL);
     loop {
         interval.tick().await;
         running.note_presence();
@@ -353,6 +366,20 @@ mod tests {
 
     fn pulse(boot: u64, boot_clock_ms: u64, wall_clock_ms: u64) -> Pulse {
         Pulse { boot, boot_clock_ms, wall_clock_ms, made_in_us: 100, ..Pulse::default() }
+    }
+
+    #[test]
+    fn what_a_node_leads_is_as_old_as_the_question() {
+        let hearsay = Hearsay::default();
+        let (node, group) = (NodeId(2), GroupId(5));
+        assert_eq!(hearsay.leads(node, group), None);
+        let told = Pulse { leads: BTreeMap::from([(5, 7)]), ..pulse(1, 1, 1) };
+        lock(&hearsay.peers).insert(node, Peer { pulse: Some(told), asked_ms: boot_ms().saturating_sub(400), ..Peer::default() });
+        let (asked, leads) = hearsay.leads(node, group).unwrap();
+        assert!((400..2_000).contains(&asked) && leads == Some(7), "{asked}");
+        assert_eq!(hearsay.leads(node, GroupId(6)).unwrap().1, None);
+        lock(&hearsay.peers).entry(node).and_modify(|peer| peer.starting = true);
+        assert_eq!(hearsay.leads(node, group).unwrap().1, None, "who starts leads nothing");
     }
 
     #[test]

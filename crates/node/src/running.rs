@@ -161,6 +161,7 @@ impl Running {
         node.runtime.spawn(crate::tasks::catch_up(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::care(self.clone(), node.clone()));
         node.runtime.spawn(crate::tasks::links(self.clone()));
+        node.runtime.spawn(crate::rest::mind_leaders(self.clone()));
         node.runtime.spawn(crate::membership::follow(self.clone(), node.clone()));
         node.runtime.spawn(crate::membership::give_away(self.clone()));
         node.runtime.spawn(crate::voters::follow(self.clone()));
@@ -220,6 +221,11 @@ impl Running {
         let last = boots.entry(node).or_insert(boot);
         *last = boot.max(*last);
         *last == boot
+    }
+
+    /// The latest start of a node that has linked to this one.
+    pub(crate) fn boot_met(&self, node: NodeId) -> Option<Boot> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
     }
 
     /// The latest start of each node that this one has met or that group 0 has recorded.

@@ -8,8 +8,9 @@ use parliament_mail_service::{BodyEvents, boot_ms};
 use parliament_mailbox_state::{Command, TableFault, view};
 use parliament_tables::GroupTables;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// How often the watermark of over sessions is told to the groups.
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(30);
@@ -19,6 +20,19 @@ const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
 pub(crate) const MISSING_REMEMBERED: usize = 100_000;
 /// How often one account is looked through again because it changed meanwhile.
 const STEADY_TRIES: usize = 16;
+
+/// Ticks at moments that all tasks of this node share, so that it wakes once for all of them. The first comes within a period.
+pub(crate) fn beat(period: Duration) -> Interval {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let now = Instant::now();
+    let origin = *ORIGIN.get_or_init(|| now);
+    let periods = now.duration_since(origin).as_micros() / period.as_micros().max(1) + 1;
+    let first = origin + period * u32::try_from(periods).unwrap_or(u32::MAX);
+    let mut interval = tokio::time::interval_at(first, period);
+    // One that is late does not hurry, and comes back to the common moments.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
+}
 
 /// After a start: announces this boot in group 0 (rule 6), and waits until every group here has caught up with its leader once.
 pub(crate) async fn catch_up(running: Arc<Running>, node: Arc<Node>) {
@@ -240,7 +254,7 @@ pub(crate) async fn look_for_missing(running: Arc<Running>) {
 /// Ends the node when its journal has failed, since nothing it says is durable any more (one failed sync is enough), and gives up its
 /// leases when a group has stopped here, so that others can take those of that group.
 pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
-    let mut interval = tokio::time::interval(Duration::from_millis(100));
+    let mut interval = beat(Duration::from_millis(100));
     while !running.is_draining() {
         interval.tick().await;
         if let Some(fault) = node.journal.fault() {
@@ -267,7 +281,7 @@ pub(crate) async fn faults(running: Arc<Running>, node: Arc<Node>) {
 /// Tells consensus at once when a peer is reachable again, so that nothing waits out its back-off.
 pub(crate) async fn links(running: Arc<Running>) {
     let mut up: HashMap<parliament_ids::NodeId, bool> = HashMap::new();
-    let mut interval = tokio::time::interval(Duration::from_millis(50));
+    let mut interval = beat(Duration::from_millis(50));
     while !running.is_draining() {
         interval.tick().await;
         for peer in running.local.pool.all() {
@@ -277,6 +291,21 @@ pub(crate) async fn links(running: Arc<Running>) {
             } else if !connected {
                 up.insert(peer.node(), false);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn beats_fall_together() {
+        let (mut short, mut long) = (beat(Duration::from_millis(20)), beat(Duration::from_millis(60)));
+        for _ in 0..3 {
+            let (one, other) = tokio::join!(short.tick(), long.tick());
+            let apart = one.max(other) - one.min(other);
+            assert_eq!(apart.as_micros() % 20_000, 0, "{apart:?}");
         }
     }
 }

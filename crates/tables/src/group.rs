@@ -269,6 +269,12 @@ impl GroupTables {
         self.inner.read().active.bytes() >= self.inner.options.pending_bytes_max / 2
     }
 
+    /// Whether a flush would write anything.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.inner.read().active.is_empty()
+    }
+
     /// Makes every commit that returned before the call durable on the device, and returns the mark up to which all is; empty if nothing was
     /// ever applied. Blocks for the device; commits and reads go on meanwhile.
     ///

@@ -173,9 +173,10 @@ fn group_table(groups: &[Group]) -> String {
             g.committed.to_string(),
             g.users.to_string(),
             if g.incomplete.is_empty() { "-".to_owned() } else { g.incomplete.join(",") },
+            if g.resting { "yes" } else { "-" }.to_owned(),
         ]
     };
-    let titles = [">GROUP", "LEADER", "VOTERS", "LEARNERS", ">TERM", ">COMMITTED", ">USERS", "INCOMPLETE"];
+    let titles = [">GROUP", "LEADER", "VOTERS", "LEARNERS", ">TERM", ">COMMITTED", ">USERS", "INCOMPLETE", "RESTS"];
     table(&titles, &groups.iter().map(row).collect::<Vec<_>>())
 }
 

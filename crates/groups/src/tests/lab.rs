@@ -70,6 +70,15 @@ impl Net {
     pub(super) fn counted(&self, what: &'static str) -> u64 {
         self.calls.lock().unwrap().get(what).copied().unwrap_or(0)
     }
+    /// Cuts or joins one direction.
+    pub(super) fn cut(&self, from: NodeId, to: NodeId, cut: bool) {
+        let mut cuts = self.cut.lock().unwrap();
+        if cut {
+            cuts.insert((from, to))
+        } else {
+            cuts.remove(&(from, to))
+        };
+    }
     /// Cuts a node off in both directions, or joins it again.
     pub(super) fn isolate(&self, node: NodeId, isolated: bool) {
         let mut cut = self.cut.lock().unwrap();
@@ -105,7 +114,12 @@ struct ChannelLink {
 impl PeerLink for ChannelLink {
     fn call(&self, group: GroupId, kind: CallKind, request: Bytes) -> BoxFuture<'_, Result<Bytes, LinkError>> {
         Box::pin(async move {
-            self.net.count(if kind == CallKind::PreVote { "pre-vote" } else { "vote or transfer" });
+            self.net.count(match kind {
+                CallKind::PreVote => "pre-vote",
+                CallKind::Rest => "rest",
+                CallKind::Rouse => "rouse",
+                CallKind::Vote | CallKind::TransferLeader => "vote or transfer",
+            });
             let inbound = self.net.inbound(self.me, self.peer)?;
             let answer = inbound.handle_call(self.me, group, kind, request).await.map_err(|e| LinkError::Refused(e.to_string()))?;
             self.net.inbound(self.peer, self.me)?;
@@ -217,6 +231,8 @@ pub(super) struct Lab {
     pub(super) policy: SnapshotPolicy,
     /// The node without bodies, if there is one, and its rule.
     witness: Option<(NodeId, Arc<WitnessRule>)>,
+    /// Milliseconds.
+    pub(super) rest_after: u64,
 }
 
 pub(super) fn info(node: NodeId) -> NodeInfo {
@@ -230,16 +246,25 @@ impl Lab {
     }
 
     pub(super) async fn three_with(policy: SnapshotPolicy) -> Self {
-        Self::found(policy, None).await
+        let rest_after = NodeConfig::new(NodeId(1)).rest_after;
+        Self::found(policy, None, rest_after).await
+    }
+
+    pub(super) async fn three_that_rest(policy: SnapshotPolicy, rest_after: u64) -> Self {
+        Self::found(policy, None, rest_after).await
     }
 
     /// Nodes 1 and 2 with bodies, node 3 without.
     pub(super) async fn two_and_witness() -> (Self, Arc<WitnessRule>) {
-        let rule = Arc::new(WitnessRule::default());
-        (Self::found(SnapshotPolicy::default(), Some((NodeId(3), rule.clone()))).await, rule)
+        Self::two_and_witness_that_rest(NodeConfig::new(NodeId(1)).rest_after).await
     }
 
-    async fn found(policy: SnapshotPolicy, witness: Option<(NodeId, Arc<WitnessRule>)>) -> Self {
+    pub(super) async fn two_and_witness_that_rest(rest_after: u64) -> (Self, Arc<WitnessRule>) {
+        let rule = Arc::new(WitnessRule::default());
+        (Self::found(SnapshotPolicy::default(), Some((NodeId(3), rule.clone())), rest_after).await, rule)
+    }
+
+    async fn found(policy: SnapshotPolicy, witness: Option<(NodeId, Arc<WitnessRule>)>, rest_after: u64) -> Self {
         // RUST_LOG shows what happens in a test that fails.
         let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
         let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
@@ -250,6 +275,7 @@ impl Lab {
             nodes: BTreeMap::new(),
             policy,
             witness,
+            rest_after,
         };
         for node in &nodes {
             lab.start(*node).await;
@@ -288,6 +314,7 @@ impl Lab {
         let mut config = NodeConfig::new(node);
         config.snapshots = self.policy;
         config.deadline = 3_000;
+        config.rest_after = self.rest_after;
         let set = GroupSet::new(config, Ports { peers: Arc::new(ChannelPeers { me: node, net: self.net.clone() }) })?;
         let journal = Journal::open(journal_options(&self.folder(node).join("journal"))).unwrap();
         let toy = Arc::new(Toy::default());

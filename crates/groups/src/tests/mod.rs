@@ -4,5 +4,6 @@ mod cluster;
 mod lab;
 mod many;
 mod mend;
+mod rest;
 mod suite;
 mod witness;

@@ -83,6 +83,7 @@ fn group_rows(running: &Running, facts: &BTreeMap<NodeId, Option<Facts>>) -> Vec
                     let stopped = seen.iter().filter(|(_, row)| row.stopped.is_some()).map(|(node, _)| *node);
                     names(stopped.chain(aside.map(|(node, _)| *node)).collect())
                 },
+                resting: seen.iter().any(|(node, row)| Some(*node) == leader && row.resting),
             }
         })
         .collect()
