@@ -293,7 +293,9 @@ impl<M: Machine> Group<M> {
     pub fn leads_in_term(&self) -> Option<u64> {
         let receiver = self.inner.raft.server_metrics();
         let metrics = receiver.borrow_watched();
-        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id.term)
+        // A core that has ended tells so elsewhere, and here still what it was.
+        let leads = metrics.state == ServerState::Leader && self.stopped().is_none();
+        leads.then_some(metrics.vote.leader_id.term)
     }
 
     /// Why the group has stopped on this node for good, if it has.

@@ -274,13 +274,15 @@ impl Resting {
 
     /// The leader it rests behind is gone: when its turn has come, and nobody was faster, it asks for votes.
     pub(crate) fn lose_leader(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
-        let Some((gone, rest)) = lock(&self.pace).lose_leader() else { return };
+        let Some((gone, ..)) = lock(&self.pace).behind() else { return };
         let turn = turn(self.me, gone, &self.electable(), self.group.0, Duration::from_millis(self.timing.heartbeat * 5 / 2));
+        // One that never asks for votes sleeps on: awake it would hear of nobody, and give its vote to the first who asks.
+        let Some(turn) = turn else { return };
+        let Some((_, rest)) = lock(&self.pace).lose_leader() else { return };
         let this = self.clone();
         runtime.spawn(async move {
-            sleep(turn.unwrap_or_default()).await;
+            sleep(turn).await;
             if this.wake_from(rest)
-                && turn.is_some()
                 && let Some(raft) = this.raft.get()
             {
                 tracing::debug!(group = %this.group, leader = %gone, "the leader it rests behind is gone");
@@ -339,8 +341,8 @@ impl Resting {
         }
         self.used();
         if let Some(raft) = self.raft.get().filter(|_| self.is_stale()) {
-            // Without a quorum its lease stays over, and openraft lets the candidate have the vote.
-            let _ = timeout(self.lease(), self.confirm(raft)).await;
+            // Without a quorum its lease stays over, and openraft lets the candidate have the vote, who waits for `election_min`.
+            let _ = timeout(Duration::from_millis(self.timing.election_min * 2 / 3), self.confirm(raft)).await;
         }
         self.wake();
     }

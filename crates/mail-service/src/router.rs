@@ -38,9 +38,9 @@ const PAUSE_MS: (u64, u64) = (4, 40);
 /// The same, ms, for so many tries in which a node named the next holder: it will serve as soon as it has applied the handover.
 const TOLD_PAUSE_MS: u64 = 2;
 const TOLD_TRIES: u32 = 15;
-/// How often a lost user's heir is asked again that still hears the former holder: a promise ends some 100 ms later at one node than at
-/// another.
-const HEIR_TRIES: u32 = 10;
+/// How often a lost user's heir is asked again that still hears the former holder, or cannot take the lease yet. With the pauses between, a
+/// little longer than promises run: a broken link tells one node at once what another knows only when they have run out.
+const HEIR_TRIES: u32 = 25;
 
 /// The mail service that frontends of this node hold.
 pub struct Router(Arc<Local>);
@@ -137,10 +137,10 @@ fn is_ahead(here: &Delta, told: &Delta) -> bool {
     !told.gone && (here.gone || here.modseq > told.modseq)
 }
 
-/// True when a user's heir has refused because it still hears the former holder.
+/// True when a user's heir has refused because it still hears the former holder, or could not take the lease yet.
 fn is_early(facts: &Facts, asked: NodeId, unserved: &Unserved) -> bool {
-    let Unserved::NotHolder { hint: Some(named) } = unserved else { return false };
-    facts.heir == Some(asked) && facts.owner.is_some_and(|owner| owner.node == *named)
+    let Unserved::NotHolder { hint } = unserved else { return false };
+    facts.heir == Some(asked) && facts.owner.is_some_and(|owner| hint.is_none_or(|named| owner.node == named))
 }
 
 fn rejected(rejection: Rejection) -> Answer {

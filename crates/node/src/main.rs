@@ -31,6 +31,7 @@ mod server;
 mod tasks;
 mod tls;
 mod voters;
+mod who;
 
 use async_trait::async_trait;
 use parliament_ctl::{AdminClient, AdminError, Target, Wiring, code, exit};

@@ -153,6 +153,7 @@ impl Hearsay {
         let asked = boot_ms().saturating_sub(peer.asked_ms);
         match &peer.pulse {
             _ if peer.starting => Some((asked, None)),
+            Some(pulse) if pulse.stopped.contains(&group.0) => Some((asked, None)),
             Some(pulse) => Some((asked, pulse.leads.get(&group.0).copied())),
             None => None,
         }
