@@ -80,8 +80,7 @@ impl Cluster {
         let mut cluster =
             Self { dir, wires: HashMap::new(), listeners: HashMap::new(), nodes: HashMap::new(), replicas: replicas.to_vec() };
         for node in NODES {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            cluster.listeners.insert(node, listener.local_addr().unwrap());
+            cluster.listeners.insert(node, unused_address());
         }
         for from in NODES {
             for to in NODES.into_iter().filter(|to| *to != from) {
@@ -170,6 +169,19 @@ impl Cluster {
             }
         }
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An address that a node can listen on now and after a restart: below the ports that connections take by themselves, and asked for once.
+fn unused_address() -> std::net::SocketAddr {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    // Test processes that run side by side begin elsewhere.
+    let first = 20_000 + u16::try_from(std::process::id() % 100 * 100).unwrap();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
     }
 }
 
