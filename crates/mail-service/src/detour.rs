@@ -88,6 +88,7 @@ impl Local {
         let call = decode_call(&payload).map_err(|e| e.to_string())?;
         let answer = match self.heard_holder(&call).filter(|holder| *holder != from) {
             Some(holder) => self.relay_as(Method::Relay, holder, &call).await,
+            None if self.is_theirs(&call, from) => Err(Unserved::NotHolder { hint: None }),
             None => self.route(call, Some(from)).await,
         };
         encode_answer(&answer).map_err(|e| e.to_string())
@@ -128,6 +129,16 @@ impl Local {
             Some(owner) if !self.support.boot_ended(owner.node, owner.boot) && heard(&owner.node) => Some(owner.node),
             _ => self.leader(row.group).filter(heard),
         }
+    }
+
+    /// True when the user's holder is not heard here either, and the asker inherits the user and reaches the group's leader: it will have the
+    /// lease as soon as promises to the holder have run out. Whoever took it in its place would take more than its share of a dead node's users.
+    fn is_theirs(&self, call: &Call, asker: NodeId) -> bool {
+        let Some(row) = self.account(call.owner).ok().flatten() else { return false };
+        let Some(owner) = self.holder_of(&row).and_then(|record| record.owner) else { return false };
+        let reached = self.leader(row.group).is_none_or(|leader| leader == asker || leader == self.me);
+        let gone = owner.node != self.me && !self.support.is_live(owner.node);
+        gone && reached && self.heir_of(owner.node, &row, None) == Some(asker)
     }
 
     /// True when a change that is tried since `began_ms` cannot get in from here, and may from elsewhere: no leader of the group is heard,
