@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 /// What a node is in the cluster for; chosen when it enters the cluster, and for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum NodeRole {
     /// It keeps mail: votes in groups, holds leases, has bodies.
     #[default]
