@@ -255,20 +255,23 @@ mod tests {
     use parliament_ids::GroupId;
     use parliament_mailbox_state::MemoryTables;
 
+    fn row(id: u64) -> NodeRecord {
+        NodeRecord {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: String::new(),
+            disk: [id as u8; 16],
+            boot: Boot(1),
+            peer_address: "a".into(),
+            imap_address: String::new(),
+        }
+    }
+
     struct Machine(MemoryTables);
     impl Machine {
         fn formed() -> Self {
             let mut machine = Self(MemoryTables::new());
             let cluster = ClusterRecord { id: [7; 16], name: "demo".into(), groups: 8 };
-            let row = |id| NodeRecord {
-                id: NodeId(id),
-                name: format!("n{id}"),
-                zone: String::new(),
-                disk: [id as u8; 16],
-                boot: Boot(1),
-                peer_address: "a".into(),
-                imap_address: String::new(),
-            };
             let voters = vec![NodeId(1), NodeId(2)];
             let placement = (0..2).map(|group| Placement { group: GroupId(group), voters: voters.clone() }).collect();
             let form = Command::Form { cluster, nodes: vec![row(1), row(2)], placement };
@@ -298,15 +301,6 @@ mod tests {
 
     fn with_witness() -> Machine {
         let mut machine = Machine(MemoryTables::new());
-        let row = |id| NodeRecord {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            zone: String::new(),
-            disk: [id as u8; 16],
-            boot: Boot(1),
-            peer_address: "a".into(),
-            imap_address: String::new(),
-        };
         let placement = (0..2).map(|group| Placement { group: GroupId(group), voters: (1..=3).map(NodeId).collect() }).collect();
         let form = Command::FormWith {
             cluster: ClusterRecord { id: [7; 16], name: "demo".into(), groups: 1 },

@@ -382,7 +382,8 @@ async fn pass_gate(hosted: Arc<Hosted>, request: AppendEntriesRequest<TypeConfig
 /// A witness waits likewise, for other things.
 async fn pass_witness(hosted: Arc<Hosted>, source: NodeId, request: AppendEntriesRequest<TypeConfig>) -> Gated {
     let Some(witnessing) = &hosted.witness else { return Err("this node is no witness".into()) };
-    let (vote, moot) = (request.vote, AppendEntriesRequest { entries: Vec::new(), ..request.clone() });
+    let AppendEntriesRequest { vote, prev_log_id, leader_commit, .. } = request;
+    let moot = AppendEntriesRequest { vote, prev_log_id, leader_commit, entries: Vec::new() };
     tokio::select! {
         outcome = witness::pass(&hosted, witnessing, source, request) => outcome,
         // openraft refuses it for its vote; what it carried does not matter.

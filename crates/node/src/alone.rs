@@ -22,7 +22,7 @@ const START_MS: u64 = 3_000;
 const ASK_WITHIN: Duration = Duration::from_millis(250);
 /// Every how many looks the data nodes are asked though nothing seems wrong: they may be cut off from each other.
 const ASK_EVERY: u64 = 10;
-/// Every how many looks it is asked how far they are.
+/// Every how many looks it is asked how far they are, and looked whether they are fit.
 const FACTS_EVERY: u64 = 5;
 /// How long a data node may take to tell.
 const FACTS_WITHIN: Duration = Duration::from_secs(2);
@@ -136,7 +136,9 @@ pub(crate) async fn decide(running: Arc<Running>) {
         } else if number.is_multiple_of(FACTS_EVERY) {
             caught_up = who_caught_up(&running, &voters(&document), present.node).await;
         }
-        note_unfit(&running, &document, &mut unfit);
+        if number.is_multiple_of(FACTS_EVERY) {
+            note_unfit(&running, &document, &mut unfit);
+        }
         let mut sight = look(&running, &document, number, present.node.is_some(), &caught_up).await;
         leave_out(&mut sight, &unfit);
         let Some(change) = next(present.node, present.ending, &sight) else { continue };
@@ -266,6 +268,9 @@ pub(crate) async fn witness(running: Arc<Running>) {
         }
         // Group 0 stops with the node.
         let _ = tokio::time::timeout(Duration::from_secs(1), applied.changed()).await;
+    }
+    if let Some((_, task)) = ending {
+        task.abort();
     }
 }
 

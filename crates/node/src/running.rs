@@ -475,9 +475,7 @@ impl Running {
         let document = self.document();
         let leaving = document.leaving(group);
         let up = |node: &NodeId| self.local.pool.get(*node).is_some_and(|peer| peer.is_connected());
-        let others: Vec<NodeId> = document.voters(group).into_iter().filter(up).collect();
-        let leads = |node: &NodeId| group == GroupId::CLUSTER || document.role(*node) == NodeRole::Data;
-        let others: Vec<NodeId> = others.into_iter().filter(leads).collect();
+        let others: Vec<NodeId> = document.keepers(group).into_iter().filter(up).collect();
         let stays = |node: &NodeId| !leaving.contains(node) && document.state(*node) == NodeState::Active;
         let staying: Vec<NodeId> = others.iter().copied().filter(stays).collect();
         let among = if staying.is_empty() { &others } else { &staying };

@@ -1,22 +1,12 @@
 //! Three replicas in one process through restarts, cuts, lag and missing bodies.
 
-use super::lab::{Lab, count, image, set};
+use super::lab::{Lab, WAIT, count, image, set, until};
 use crate::{Command, ProposeError, ReadError, Role, SnapshotPolicy, StartError};
 use parliament_ids::{BodyHash, NodeId};
 use std::time::{Duration, Instant};
 
-const WAIT: Duration = Duration::from_secs(10);
-
 fn other(leader: NodeId) -> NodeId {
     (1..=3).map(NodeId).find(|n| *n != leader).unwrap()
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,6 +45,18 @@ pub(super) fn count(tables: &GroupTables) -> u64 {
     tables.get(b"count").unwrap().map_or(0, |n| u64::from_be_bytes(n.try_into().unwrap()))
 }
 
+/// Longer than anything takes that a test waits for.
+pub(super) const WAIT: Duration = Duration::from_secs(10);
+
+/// Waits until something is done.
+pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WAIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub(super) fn set(key: &str, value: &str) -> Command {
     Command::new(&[], format!("{key}={value}").as_bytes()).unwrap()
 }

@@ -1,22 +1,13 @@
 //! Groups that nobody uses rest, and wake for every reason they should.
 
-use super::lab::{Lab, set};
+use super::lab::{Lab, WAIT, set, until};
 use crate::rest::Wish;
 use crate::types::{Vote, log_id};
 use crate::{CallKind, LogId, ProposeError, SnapshotPolicy, wire};
 use parliament_ids::NodeId;
 use std::time::{Duration, Instant};
 
-const WAIT: Duration = Duration::from_secs(10);
 const REST_AFTER: u64 = 300;
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 async fn pass(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -1,6 +1,6 @@
 //! Two data nodes and a witness (rule 5): a data node is killed at each step with the other's body delayed.
 
-use super::lab::{Lab, set};
+use super::lab::{Lab, WAIT, set, until};
 use crate::{Command, ProposeError};
 use parliament_ids::{BodyHash, NodeId};
 use std::time::{Duration, Instant};
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 const WITNESS: NodeId = NodeId(3);
 /// Long enough for anything that is going to be committed.
 const LONG: Duration = Duration::from_millis(700);
-const WAIT: Duration = Duration::from_secs(10);
 
 fn partner(data: NodeId) -> NodeId {
     NodeId(3 - data.0)
@@ -16,14 +15,6 @@ fn partner(data: NodeId) -> NodeId {
 
 fn mail(body: BodyHash) -> Command {
     Command::new(&[body], b"mail=1").unwrap()
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
