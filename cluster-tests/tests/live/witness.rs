@@ -1,5 +1,6 @@
 //! Two machines with mail and a witness (rule 5): either machine dies at any moment, both die one after the other, the witness dies.
 
+use super::members::{Extra, rows, wait_until};
 use parliament_cluster_tests::checkers::{self, pauses::percentile};
 use parliament_cluster_tests::demo::{Demo, Options};
 use parliament_cluster_tests::history::Recorder;
@@ -9,7 +10,7 @@ use parliament_cluster_tests::nemesis::{self, Kills};
 use parliament_cluster_tests::run::{Faults, Plan, carry_out, summary};
 use parliament_cluster_tests::usage::resident;
 use parliament_cluster_tests::{run, scan};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,5 +158,64 @@ fn the_one_that_serves_alone_dies_again_and_again() {
         assert_eq!(run::replicas_equal(demo).await, Ok(true));
         let (holds, document) = checkers::judge(&recorder.finish());
         assert!(holds, "{document:#}");
+    });
+}
+
+fn all_voted_by(groups: &Value, nodes: &[&str]) -> bool {
+    let named = |group: &Value| {
+        let mut voters: Vec<&str> = rows(group, "voters").filter_map(Value::as_str).collect();
+        voters.sort_unstable();
+        voters == nodes && rows(group, "learners").count() == 0
+    };
+    rows(groups, "groups").all(named)
+}
+
+/// A dead witness is given up and another invited; then a third data node comes, and takes the witness's place in all groups of users.
+#[test]
+fn a_witness_is_replaced_and_a_third_data_node_takes_its_place() {
+    super::with_demo(Options { witness: true, groups: Some(2), ..Options::default() }, async |demo| {
+        let first = append(demo, 0, "before").await.unwrap();
+        demo.kill("n3").await.unwrap();
+        wait_until(demo, &["node", "list"], "the witness is down", |told| {
+            rows(told, "nodes").any(|row| row["name"] == "n3" && row["state"] == "down")
+        })
+        .await;
+        demo.verb(&["node", "remove", "n3", "--lost", "--yes"]).await.unwrap();
+        let _witness = Extra::start_as(demo, 4, "witness").await;
+        wait_until(demo, &["group", "list"], "another witness votes", |told| all_voted_by(told, &["n1", "n2", "n4"])).await;
+        demo.kill("n2").await.unwrap();
+        let alone = append(demo, 0, "beside the new one").await.unwrap();
+        assert!(alone > first);
+        demo.start_nodes(&["n2"]).await.unwrap();
+        nemesis::wait_alone(demo, None, WAIT).await.unwrap();
+        let _third = Extra::start_as(demo, 5, "data").await;
+        let of_users = |told: &Value| {
+            let users = rows(told, "groups").filter(|group| group["id"] != 0).cloned().collect::<Vec<_>>();
+            users.len() == 2 && all_voted_by(&json!({ "groups": users }), &["n1", "n2", "n5"])
+        };
+        wait_until(demo, &["group", "list"], "three data nodes vote", of_users).await;
+        assert!(append(demo, 1, "three copies").await.unwrap() > alone);
+    });
+}
+
+#[test]
+fn both_disks_are_waited_for_where_the_operator_wants_that() {
+    super::with_demo(Options { witness: true, groups: Some(2), ..Options::default() }, async |demo| {
+        let all = ["n1", "n2", "n3"];
+        for node in all {
+            let path = demo.dir().join(node).join("parliament.toml");
+            let config = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, config.replacen("[cluster]", "[cluster]\nlone_copy = \"refuse\"", 1)).unwrap();
+        }
+        demo.kill_at_once(&all).await.unwrap();
+        demo.start_nodes(&all).await.unwrap();
+        let first = append(demo, 0, "both").await.unwrap();
+        let told = demo.verb(&["status"]).await.unwrap();
+        assert_eq!(told["verdict"]["survives_nodes"], 0, "{told:#}");
+        demo.kill("n2").await.unwrap();
+        let refused = append(demo, 0, "one").await;
+        assert!(refused.as_ref().is_err_and(|why| why.contains("UNAVAILABLE")), "{refused:?}");
+        demo.start_nodes(&["n2"]).await.unwrap();
+        assert!(append(demo, 0, "both again").await.unwrap() > first);
     });
 }
